@@ -1,0 +1,51 @@
+# Every command sets its environment up by itself, in .venv/VERSION, where that is missing or out of date.
+# Another Python: make PYTHON=python3.12 run       Some lessons only: make LESSONS=05 run
+PYTHON ?= python3
+LESSONS ?=
+
+# The version of $(PYTHON), short and whole, and where it is installed; nothing if it does not start.
+PYTHON_IS := $(shell "$(PYTHON)" -c 'import sys; v = sys.version_info; print("%d.%d" % v[:2], "%d.%d.%d" % v[:3], sys.base_prefix)' 2>/dev/null)
+VERSION := $(firstword $(PYTHON_IS))
+SUPPORTED := 3.11 3.12 3.13
+VENV := .venv/$(VERSION)
+RUN := $(VENV)/bin/python
+PIP := $(RUN) -m pip --disable-pip-version-check -qq install --constraint constraints.txt
+export PYTHON PYTHON_IS
+
+# What an environment is made from; it is made anew when any of this has changed.
+MADE_FROM := { pwd; echo "$$PYTHON_IS"; cat pyproject.toml constraints.txt Makefile; }
+
+.DEFAULT_GOAL := help
+.PHONY: run test lab outputs help clean environment
+
+run: environment  ## execute every lesson, print a table, leave HTML under build/
+	@$(RUN) notebooks/run.py $(LESSONS)
+
+test: environment  ## run every test, the notebooks' cells among them
+	@$(RUN) -m pytest
+
+lab: environment  ## open JupyterLab on the lessons
+	@$(RUN) -m jupyterlab --notebook-dir=notebooks $$([ "$$(id -u)" != 0 ] || echo --allow-root)
+
+outputs: environment  ## execute the lessons in place, their outputs ready to be committed
+	@$(RUN) notebooks/run.py --write $(LESSONS)
+
+help:  ## list these commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+
+clean:  ## remove the environments and everything built
+	rm -rf .venv build dist .pytest_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# MXNet 1.9.1 asks for NumPy below 2 but works with what is there: where pip's own resolution leaves it out (Python 3.13
+# has no such NumPy), the last line adds it. hpo_helpers/mxnet_compat.py does the rest.
+environment:
+	@test -n "$(VERSION)" || { echo "make: '$$PYTHON' does not start; install Python 3.11, 3.12 or 3.13, or name one that is installed: make PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@test -n "$(filter $(VERSION),$(SUPPORTED))" || { echo "make: '$$PYTHON' is Python $(VERSION); install Python 3.11, 3.12 or 3.13, and name it: make PYTHON=python3.12" >&2; exit 1; }
+	@"$$PYTHON" -c 'import ensurepip, venv' 2>/dev/null || { echo "make: '$$PYTHON' lacks its venv module; install it (Debian, Ubuntu: apt install python$(VERSION)-venv)" >&2; exit 1; }
+	@$(MADE_FROM) | cmp -s - $(VENV)/made-from || { set -e; \
+		echo "Setting up Python $(VERSION) in $(VENV): about two minutes, once."; \
+		"$$PYTHON" -m venv --clear $(VENV); \
+		$(PIP) --editable '.[mxnet,aws,dev]'; \
+		$(PIP) --no-deps "mxnet; sys_platform == 'linux' or (sys_platform == 'darwin' and platform_machine == 'x86_64')"; \
+		$(MADE_FROM) > $(VENV)/made-from; }
