@@ -13,7 +13,7 @@ PIP := $(RUN) -m pip --disable-pip-version-check -qq install --constraint constr
 export PYTHON PYTHON_IS
 
 # What an environment is made from; it is made anew when any of this has changed.
-MADE_FROM := { pwd; echo "$$PYTHON_IS"; cat pyproject.toml constraints.txt Makefile; }
+MADE_FROM := { pwd; echo "$$PYTHON_IS"; cat pyproject.toml constraints.txt; }
 
 .DEFAULT_GOAL := help
 .PHONY: run test lab outputs help clean environment
