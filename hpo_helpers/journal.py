@@ -1,0 +1,55 @@
+"""A study on disk that outlives the kernel, and a disk that was full."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
+
+
+def open_journal(path: str | Path) -> JournalStorage:
+    """Open the journal at `path`, or make it: a storage for ``optuna.create_study(storage=…)``.
+
+    It is Optuna's own journal file, with one thing mended. A write that was cut short (by a full disk, or a
+    power cut) leaves half a line; the next write would go on in the middle of it, and no study in the file could
+    be read again. Here the half line is cut off first.
+    """
+    return JournalStorage(_MendingJournalFile(str(path)))
+
+
+class _MendingJournalFile(JournalFileBackend):
+    def __init__(self, file_path: str) -> None:
+        super().__init__(file_path)
+        self._mend()
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        self._mend()
+        super().append_logs(logs)
+
+    def _mend(self) -> None:
+        if _ends_with_a_whole_line(self._file_path):
+            return
+        # Another process may be in the middle of its line: it holds the lock while it writes.
+        lock = JournalFileSymlinkLock(self._file_path)
+        lock.acquire()
+        try:
+            _cut_off_half_line(self._file_path)
+        finally:
+            lock.release()
+
+
+def _ends_with_a_whole_line(path: str) -> bool:
+    with open(path, "rb") as file:
+        if file.seek(0, os.SEEK_END) == 0:
+            return True
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) == b"\n"
+
+
+def _cut_off_half_line(path: str) -> None:
+    with open(path, "rb+") as file:
+        whole = file.read().rfind(b"\n") + 1
+        file.truncate(whole)

@@ -1,0 +1,336 @@
+"""tune(): ask, launch, report, prune, tell, for any Optuna study over any launcher."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import optuna
+import psutil
+from optuna.distributions import BaseDistribution
+from optuna.pruners import HyperbandPruner
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from hpo_helpers.jobs import Job, JobStatus, Launcher, Report
+from hpo_helpers.progress import ProgressBar
+
+Space = Mapping[str, BaseDistribution] | Callable[[Trial], Mapping[str, Any]]
+
+#: Clocks are sums of floats: a deadline closer than this, in seconds, has been reached.
+CLOCK_TOLERANCE = 1e-6
+
+
+def tune(
+    study: optuna.Study,
+    space: Space,
+    launcher: Launcher,
+    *,
+    epochs: int,
+    n_trials: int | None = None,
+    timeout: float | None = None,
+    trial_timeout: float | None = None,
+    max_failures: int = 5,
+    progress: bool = True,
+) -> None:
+    """Tune: keep every worker of `launcher` busy with trials of `study`, and prune as they report.
+
+    Each report goes to the study's pruner in the order in which reports were made. A trial that trains to its
+    end is told the value of its last epoch; a pruned one stops at once and frees its worker. Calling `tune`
+    again, after an interruption or in a new process, goes on where the study stood.
+
+    Parameters
+    ----------
+    study
+        Any single-objective study. Its sampler proposes configurations, its pruner ends trials early.
+    space
+        The search space: a dict of Optuna distributions, or a function of a trial that suggests and returns
+        the parameters (for conditional spaces).
+    launcher
+        Where the jobs run. It is not closed.
+    epochs
+        The longest training, in epochs. Where the space searches ``"epochs"``, a trial may be shorter.
+    n_trials
+        End when the study has so many finished trials, those of earlier calls included.
+    timeout
+        End when the study's clock reads so many seconds. The clock is the launcher's, and goes on over several
+        calls. Trials still running then are told PRUNED.
+    trial_timeout
+        Seconds after which a trial that has not ended is stopped and told FAIL.
+    max_failures
+        So many failures in a row raise RuntimeError: the mistake is likely to be in the training function.
+    progress
+        Whether to show a bar with the incumbent's value.
+
+    Raises
+    ------
+    ValueError
+        If a setting is out of range, neither `n_trials` nor `timeout` is given, or `study` has several
+        objectives.
+    RuntimeError
+        If `max_failures` trials in a row failed. The message carries the last error.
+
+    Notes
+    -----
+    Every trial carries, as user attributes: ``started`` and ``finished`` (the study's clock, in seconds);
+    ``reports`` (one dict an epoch: ``epoch``, ``time`` and everything that training yielded); ``error`` if it
+    failed; ``stop_reason`` if it was pruned; and ``owner`` (host, pid and start of the process that ran it),
+    by which trials that a dead process left running are recognised, closed, and queued again.
+    """
+    _check(study, launcher, epochs, n_trials, timeout, trial_timeout, max_failures)
+    close_abandoned_trials(study)
+    session = _Session(study, space, launcher, epochs, n_trials, timeout, trial_timeout, max_failures)
+    study.stop = session.stop_asking  # GridSampler calls it when the grid is exhausted
+    try:
+        with ProgressBar(n_trials, timeout, enabled=progress) as bar:
+            while session.step():
+                bar.show(session.n_finished, session.clock(), session.incumbent)
+    except BaseException as error:
+        session.abandon(error)
+        raise
+    finally:
+        del study.stop
+
+
+def close_abandoned_trials(study: optuna.Study) -> None:
+    """Close the trials that a dead process left running, and queue their configurations again.
+
+    A trial of a process that still lives, on this machine or (which cannot be seen) on another, is left alone.
+    """
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        owner = trial.user_attrs.get("owner")
+        if owner and _is_dead(owner):
+            # Another process may close the same trial at this moment; only one of the two succeeds.
+            with suppress(ValueError, RuntimeError):
+                _requeue(study, trial, f"process {owner['pid']} ended before the trial did")
+
+
+@dataclass
+class _Run:
+    """One trial in training."""
+
+    trial: Trial
+    job: Job
+    started: float
+    reports: list[dict[str, Any]] = field(default_factory=list)
+    value: float | None = None
+
+
+class _Session:
+    """One call of `tune`."""
+
+    def __init__(self, study, space, launcher, epochs, n_trials, timeout, trial_timeout, max_failures) -> None:
+        self._study = study
+        self._space = space
+        self._launcher = launcher
+        self._epochs = epochs
+        self._n_trials = n_trials
+        self._timeout = timeout
+        self._trial_timeout = trial_timeout
+        self._max_failures = max_failures
+        self._running: dict[int, _Run] = {}  # by job id
+        self._stopping: list[Job] = []  # told to stop, their workers not free yet
+        self._failures = 0  # in a row
+        self._asking = True
+        self._sign = 1 if study.direction == optuna.study.StudyDirection.MINIMIZE else -1
+        self._offset = _last_time(study) - launcher.clock()
+        self.incumbent = _best_report(study, self._sign)
+        self.n_finished = _count(study, running=False)
+
+    def clock(self) -> float:
+        """Return the study's clock, in seconds: the launcher's, moved on by earlier calls."""
+        return self._launcher.clock() + self._offset
+
+    def stop_asking(self) -> None:
+        """Start no further trial."""
+        self._asking = False
+
+    def step(self) -> bool:
+        """Start what may start, wait for an event and deal with it; return whether there is more to do."""
+        while self._may_start():
+            self._start()
+        jobs = [run.job for run in self._running.values()] + self._stopping
+        if not jobs:
+            return False
+        self._launcher.wait(jobs, self._until_deadline())
+        self._collect()
+        self._end_overdue()
+        return True
+
+    def abandon(self, error: BaseException) -> None:
+        """Stop everything and queue the configurations again; the storage itself may be what is broken."""
+        for run in self._running.values():
+            with suppress(Exception):
+                run.job.stop()
+        for run in self._running.values():
+            with suppress(Exception):
+                _requeue(self._study, run.trial, f"interrupted by {type(error).__name__}")
+        self._running.clear()
+
+    def _may_start(self) -> bool:
+        if not self._asking or self._time_is_up():
+            return False
+        if len(self._running) + len(self._stopping) >= self._launcher.n_workers:
+            return False
+        return self._n_trials is None or _count(self._study, running=True) < self._n_trials
+
+    def _start(self) -> None:
+        trial = self._study.ask() if callable(self._space) else self._study.ask(dict(self._space))
+        trial.set_user_attr("owner", _this_process())
+        try:
+            params = self._space(trial) if callable(self._space) else trial.params
+            trial.set_user_attr("started", started := self.clock())
+            job = self._launcher.submit(dict(params), self._epochs)
+        except BaseException as error:
+            trial.set_user_attr("error", f"it could not be started: {error!r}")
+            self._study.tell(trial, state=TrialState.FAIL)
+            raise
+        self._running[job.id] = _Run(trial, job, started)
+
+    def _until_deadline(self) -> float | None:
+        deadlines = [run.started + self._trial_timeout for run in self._running.values() if self._trial_timeout]
+        if self._timeout is not None and self._running:
+            deadlines.append(self._timeout)
+        return max(0.0, min(deadlines) - self.clock()) if deadlines else None
+
+    def _time_is_up(self) -> bool:
+        return self._timeout is not None and self.clock() >= self._timeout - CLOCK_TOLERANCE
+
+    def _collect(self) -> None:
+        # Which jobs have ended is read first: their last reports are then certainly among those read next.
+        ended = [run for run in self._running.values() if run.job.finished]
+        arrived = [(report, run) for run in self._running.values() for report in run.job.new_reports()]
+        for report, run in sorted(arrived, key=lambda pair: (pair[0].time, pair[1].job.id)):
+            if run.job.id in self._running:
+                self._report(run, report)
+        for run in ended:
+            if run.job.id in self._running:
+                self._finish(run)
+        self._stopping = [job for job in self._stopping if not job.finished]
+
+    def _report(self, run: _Run, report: Report) -> None:
+        metrics = {**report.metrics, "epoch": report.epoch, "time": report.time + self._offset}
+        run.reports.append(json.loads(json.dumps(metrics, default=_plain)))
+        run.value = report.value
+        run.trial.set_user_attr("reports", run.reports)
+        run.trial.report(report.value, report.epoch)
+        if self.incumbent is None or self._sign * report.value < self._sign * self.incumbent:
+            self.incumbent = report.value
+        # Not after the last epoch: nothing would be saved, and a fully trained trial would count as pruned.
+        if report.epoch < run.job.epochs and run.trial.should_prune():
+            self._stop(run, TrialState.PRUNED, stop_reason=f"pruned after epoch {report.epoch}")
+
+    def _finish(self, run: _Run) -> None:
+        if run.job.status is JobStatus.FAILED:
+            return self._tell(run, TrialState.FAIL, error=run.job.error)
+        if run.job.status is JobStatus.STOPPED:
+            return self._tell(run, TrialState.FAIL, error="the job was stopped from outside")
+        if run.value is None:
+            return self._tell(run, TrialState.FAIL, error="the job ended without a report")
+        return self._tell(run, TrialState.COMPLETE)
+
+    def _end_overdue(self) -> None:
+        now = self.clock() + CLOCK_TOLERANCE
+        for run in list(self._running.values()):
+            if self._timeout is not None and now >= self._timeout:
+                reason = f"the study's {self._timeout:g} s were over"
+                self._stop(run, TrialState.PRUNED, stop_reason=reason)
+            elif self._trial_timeout is not None and now >= run.started + self._trial_timeout:
+                error = f"no end after {self._trial_timeout:g} s (trial_timeout)"
+                self._stop(run, TrialState.FAIL, error=error)
+
+    def _stop(self, run: _Run, state: TrialState, **attributes: str) -> None:
+        run.job.stop()
+        if not run.job.finished:
+            self._stopping.append(run.job)
+        self._tell(run, state, **attributes)
+
+    def _tell(self, run: _Run, state: TrialState, **attributes: str) -> None:
+        """Tell the study how a trial ended; attributes first, since a finished trial takes no more."""
+        for name, text in attributes.items():
+            run.trial.set_user_attr(name, text)
+        run.trial.set_user_attr("finished", self.clock())
+        self._study.tell(run.trial, run.value if state == TrialState.COMPLETE else None, state)
+        del self._running[run.job.id]
+        self.n_finished += 1
+        self._failures = self._failures + 1 if state == TrialState.FAIL else 0
+        if self._failures >= self._max_failures:
+            raise RuntimeError(f"{self._failures} trials in a row failed, the last one with: {attributes['error']}")
+
+
+def _check(study, launcher, epochs, n_trials, timeout, trial_timeout, max_failures) -> None:
+    if len(study.directions) > 1:
+        raise ValueError(f"tune() needs a study with one objective, got {len(study.directions)}")
+    if n_trials is None and timeout is None:
+        raise ValueError("give n_trials, timeout, or both: otherwise tuning would never end")
+    if int(epochs) != epochs or epochs < 1:
+        raise ValueError(f"epochs must be a whole number of at least 1, got {epochs!r}")
+    if max_failures < 1:
+        raise ValueError(f"max_failures must be at least 1, got {max_failures!r}")
+    for name, limit in (("n_trials", n_trials), ("timeout", timeout), ("trial_timeout", trial_timeout)):
+        if limit is not None and not limit > 0:
+            raise ValueError(f"{name} must be positive, got {limit!r}")
+    if isinstance(study.pruner, HyperbandPruner) and study.study_name.startswith("no-name-"):
+        warnings.warn(
+            "this study was given no name, so Optuna drew one at random; HyperbandPruner chooses a trial's bracket "
+            "from it, and the run cannot be repeated: pass study_name=… to create_study",
+            stacklevel=3,
+        )
+
+
+def _count(study: optuna.Study, running: bool) -> int:
+    trials = study.get_trials(deepcopy=False)
+    finished = sum(trial.state.is_finished() and "requeued" not in trial.user_attrs for trial in trials)
+    if not running:
+        return finished
+    return finished + sum(trial.state == TrialState.RUNNING and "owner" in trial.user_attrs for trial in trials)
+
+
+def _last_time(study: optuna.Study) -> float:
+    """Return where the study's clock stood when the last trial reported or ended, 0 for a new study."""
+    times = [0.0]
+    for trial in study.get_trials(deepcopy=False):
+        times.append(trial.user_attrs.get("finished", 0.0))
+        times.extend(report["time"] for report in trial.user_attrs.get("reports", ())[-1:])
+    return max(times)
+
+
+def _best_report(study: optuna.Study, sign: int) -> float | None:
+    trials = study.get_trials(deepcopy=False)
+    values = [value for trial in trials for value in trial.intermediate_values.values()]
+    return min(values, key=lambda value: sign * value, default=None)
+
+
+def _requeue(study: optuna.Study, trial: Trial | FrozenTrial, reason: str) -> None:
+    """Close a trial that was cut off, and put its configuration back into the queue."""
+    # A trial of another process has no public way to take an attribute.
+    study._storage.set_trial_user_attr(trial._trial_id, "error", reason)
+    study._storage.set_trial_user_attr(trial._trial_id, "requeued", True)
+    study.tell(trial.number, state=TrialState.FAIL)
+    study.enqueue_trial(trial.params, user_attrs={"retry_of": trial.number, "owner": _this_process()})
+
+
+def _this_process() -> dict[str, Any]:
+    # The start time tells this process from a later one that was given the same pid.
+    started = psutil.Process().create_time()
+    return {"host": socket.gethostname(), "pid": os.getpid(), "started": started}
+
+
+def _is_dead(owner: Mapping[str, Any]) -> bool:
+    if owner["host"] != socket.gethostname():
+        return False
+    try:
+        # The start time is reckoned from the wall clock, which may have been set by a little since.
+        return abs(psutil.Process(owner["pid"]).create_time() - owner["started"]) > 2
+    except psutil.NoSuchProcess:
+        return True
+
+
+def _plain(value: Any) -> Any:
+    """Turn what JSON does not know into what it does: NumPy's numbers into Python's, the rest into text."""
+    return value.item() if hasattr(value, "item") else str(value)

@@ -1,0 +1,371 @@
+"""tune() by its contract, in virtual time: what is asked, reported, pruned and told, and when."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import optuna
+import pytest
+from optuna.distributions import FloatDistribution, IntDistribution
+from optuna.trial import TrialState
+from virtual import VirtualLauncher
+
+from hpo_helpers.comparing import anytime, reports
+from hpo_helpers.jobs import make_report
+from hpo_helpers.tuning import tune
+
+SPACE = {"x": FloatDistribution(0.0, 1.0)}
+
+
+def new_study(pruner=None, direction="minimize", sampler=None, **settings):
+    sampler = sampler or optuna.samplers.RandomSampler(seed=0)
+    pruner = pruner or optuna.pruners.NopPruner()
+    return optuna.create_study(study_name="s", sampler=sampler, pruner=pruner, direction=direction, **settings)
+
+
+def falling(params):
+    """Nine epochs of one second; the better configuration has the smaller x."""
+    for epoch in range(1, 10):
+        yield 1.0, params["x"] + 1 / epoch
+
+
+def run(study, curve=falling, n_workers=2, space=SPACE, launcher=None, **limits):
+    launcher = launcher or VirtualLauncher(curve, n_workers)
+    tune(study, space, launcher, **{"epochs": 9, "progress": False, **limits})
+    return launcher
+
+
+class RecordingPruner(optuna.pruners.BasePruner):
+    """Prunes above `limit`, and remembers what it was asked."""
+
+    def __init__(self, limit=math.inf):
+        self.limit, self.asked = limit, []
+
+    def prune(self, study, trial):
+        self.asked.append((trial.number, trial.last_step))
+        return trial.intermediate_values[trial.last_step] > self.limit
+
+
+def test_a_trial_is_told_the_value_of_its_last_epoch():
+    study = new_study()
+    run(study, n_trials=3)
+    assert [t.state for t in study.trials] == [TrialState.COMPLETE] * 3
+    for trial in study.trials:
+        assert trial.value == trial.params["x"] + 1 / 9
+        assert list(trial.intermediate_values) == list(range(1, 10))
+
+
+def test_the_value_is_the_last_even_where_an_earlier_epoch_was_better():
+    study = new_study()
+    run(study, lambda params: iter([(1, 0.1), (1, 0.5)]), n_trials=1, epochs=2)
+    assert study.trials[0].value == 0.5
+    assert anytime(study)["value"].tolist() == [0.1]
+
+
+def test_workers_are_busy_and_never_more_than_n_workers():
+    study = new_study()
+    launcher = run(study, n_trials=6, n_workers=3)
+    assert launcher.clock() == 18.0  # 6 trials of 9 s on 3 workers
+
+
+def test_the_pruner_is_asked_once_an_epoch_in_order_but_not_after_the_last():
+    pruner = RecordingPruner()
+    run(new_study(pruner), n_trials=2, n_workers=2)
+    assert [step for number, step in pruner.asked if number == 0] == list(range(1, 9))
+    assert pruner.asked[:4] == [(0, 1), (1, 1), (0, 2), (1, 2)]
+
+
+def test_a_pruned_trial_stops_at_once_and_frees_its_worker():
+    study = new_study(RecordingPruner(limit=0.0))
+    launcher = run(study, n_trials=4, n_workers=1)
+    assert launcher.clock() == 4.0
+    assert {t.state for t in study.trials} == {TrialState.PRUNED}
+    assert {t.user_attrs["stop_reason"] for t in study.trials} == {"pruned after epoch 1"}
+    assert all(job.finished for job in launcher.jobs)
+
+
+def test_reports_read_together_are_taken_one_by_one():
+    class Hasty(VirtualLauncher):
+        """Delivers all reports of all jobs in one go."""
+
+        def wait(self, jobs, timeout=None):
+            for _ in range(1000):
+                events = [job for job in jobs if job.events]
+                if not events:
+                    return
+                job = min(events, key=lambda job: (job.events[0][0], job.id))
+                self._now, event = job.events.pop(0)
+                if isinstance(event, tuple):
+                    job.status, job.error = event
+                else:
+                    job.unread.append(event)
+
+    pruner = RecordingPruner(limit=0.5)
+    study = new_study(pruner)
+    run(study, launcher=Hasty(falling, 2), n_trials=2)
+    assert pruner.asked[:2] == [(0, 1), (1, 1)]
+    assert all(list(t.intermediate_values) == [1] for t in study.trials)
+
+
+def test_pruned_and_failed_jobs_hold_their_worker_until_they_are_gone():
+    class Slow(VirtualLauncher):
+        """A job told to stop takes three more seconds, as in a cloud."""
+
+        def submit(self, params, epochs):
+            job = super().submit(params, epochs)
+            stop, job.stop = job.stop, lambda: job.__setattr__("events", [(self._now + 3.0, ("stopped", None))])
+            return job
+
+    study = new_study(RecordingPruner(limit=0.0))
+    launcher = run(study, launcher=Slow(falling, 1), n_trials=3)
+    assert launcher.clock() == 12.0
+    assert len(study.trials) == 3
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_same_seeds_give_the_same_table(seed):
+    def table():
+        study = new_study(optuna.pruners.HyperbandPruner(1, 9, 3), sampler=optuna.samplers.TPESampler(seed=seed))
+        run(study, lambda p: ((0.3 + p["x"], v) for _, v in falling(p)), n_trials=40, n_workers=4)
+        return reports(study)
+
+    assert table().equals(table())
+
+
+def test_maximizing_has_its_incumbent_at_the_top():
+    study = new_study(direction="maximize")
+    run(study, lambda params: iter([(1, 0.1), (1, 0.5), (1, 0.3)]), n_trials=1, epochs=3)
+    assert anytime(study)["value"].tolist() == [0.1, 0.5]
+
+
+def test_times_are_when_reports_were_made_and_metrics_are_kept_but_not_judged():
+    study = new_study()
+    run(study, n_trials=2, n_workers=1)
+    table = reports(study)
+    assert table["time"].tolist() == [float(second) for second in range(1, 19)]
+    assert table["valid_error"].tolist() == table["value"].tolist()
+
+
+def test_a_numpy_number_is_kept_as_a_number():
+    study = new_study()
+
+    class Numpy(VirtualLauncher):
+        def _play(self, job):
+            for time, event in super()._play(job):
+                if not isinstance(event, tuple):
+                    event.metrics["test_error"] = np.float32(0.25)
+                yield time, event
+
+    run(study, launcher=Numpy(falling, 1), n_trials=1)
+    assert reports(study)["test_error"].tolist() == [0.25] * 9
+
+
+def test_n_trials_counts_those_of_earlier_calls_and_the_clock_goes_on():
+    study = new_study()
+    run(study, n_trials=2, n_workers=1)
+    run(study, n_trials=3, n_workers=1)
+    assert len(study.trials) == 3
+    assert reports(study)["time"].max() == 27.0
+    run(study, n_trials=3, n_workers=1)
+    assert len(study.trials) == 3
+
+
+def test_at_the_timeout_running_trials_are_told_pruned_with_the_reason():
+    study = new_study()
+    launcher = run(study, timeout=12.5, n_workers=1)
+    assert launcher.clock() == 12.5
+    assert [t.state for t in study.trials] == [TrialState.COMPLETE, TrialState.PRUNED]
+    assert study.trials[1].user_attrs["stop_reason"] == "the study's 12.5 s were over"
+    assert list(study.trials[1].intermediate_values) == [1, 2, 3]
+    assert all(job.finished for job in launcher.jobs)
+
+
+def test_a_timeout_includes_the_time_of_earlier_calls():
+    study = new_study()
+    run(study, timeout=10.0, n_workers=1)
+    launcher = run(study, timeout=12.0, n_workers=1)
+    assert launcher.clock() == 2.0
+
+
+def test_a_deadline_that_floats_cannot_meet_exactly_is_met():
+    study = new_study()
+    run(study, lambda params: iter([(0.1, 1.0)] * 9), n_trials=1, n_workers=1)
+    launcher = run(study, lambda params: iter([(1e9, 1.0)]), timeout=0.9 + 1e-17 + 0.3, n_workers=1)
+    assert launcher.clock() == pytest.approx(0.3)
+
+
+def test_a_silent_trial_is_ended_by_trial_timeout_and_the_others_go_on():
+    def hangs_sometimes(params):
+        yield 1.0, 1.0
+        yield (1e9 if params["x"] > 0.6 else 1.0), 0.5
+
+    study = new_study()
+    run(study, hangs_sometimes, n_trials=6, epochs=2, trial_timeout=5.0)
+    states = {t.state for t in study.trials}
+    assert states == {TrialState.COMPLETE, TrialState.FAIL}
+    failed = [t for t in study.trials if t.state == TrialState.FAIL]
+    assert {t.user_attrs["error"] for t in failed} == {"no end after 5 s (trial_timeout)"}
+    assert {t.user_attrs["finished"] - t.user_attrs["started"] for t in failed} == {5.0}
+
+
+def test_a_failed_job_is_told_fail_with_its_error_and_tuning_goes_on():
+    def fails_sometimes(params):
+        if params["x"] > 0.5:
+            raise ZeroDivisionError("no luck")
+        yield from falling(params)
+
+    study = new_study()
+    run(study, fails_sometimes, n_trials=8, max_failures=8)
+    errors = [t.user_attrs.get("error") for t in study.trials if t.state == TrialState.FAIL]
+    assert len(errors) > 0 and set(errors) == {"ZeroDivisionError('no luck')"}
+    assert sum(t.state == TrialState.COMPLETE for t in study.trials) == 8 - len(errors)
+
+
+def test_a_study_that_only_fails_is_ended_with_the_last_error():
+    def fails(params):
+        raise ZeroDivisionError("never")
+        yield
+
+    study = new_study()
+    with pytest.raises(RuntimeError, match=r"3 trials in a row failed, .*ZeroDivisionError\('never'\)"):
+        run(study, fails, n_trials=100, max_failures=3)
+    assert [t.state for t in study.trials if "requeued" not in t.user_attrs].count(TrialState.FAIL) == 3
+
+
+def test_a_job_that_ends_without_a_report_has_failed():
+    study = new_study()
+    run(study, lambda params: iter(()), n_trials=1)
+    assert study.trials[0].state == TrialState.FAIL
+    assert study.trials[0].user_attrs["error"] == "the job ended without a report"
+
+
+def test_an_interrupted_trial_is_closed_and_its_configuration_comes_first_next_time():
+    class Interrupted(VirtualLauncher):
+        def wait(self, jobs, timeout=None):
+            super().wait(jobs, timeout)
+            if self._now >= 12.0:
+                raise KeyboardInterrupt
+
+    study = new_study()
+    launcher = Interrupted(falling, 2)
+    with pytest.raises(KeyboardInterrupt):
+        run(study, launcher=launcher, n_trials=4)
+    assert all(job.finished for job in launcher.jobs)
+    cut_off = [t for t in study.trials if t.user_attrs.get("requeued")]
+    assert len(cut_off) == 2
+    assert {t.user_attrs["error"] for t in cut_off} == {"interrupted by KeyboardInterrupt"}
+    run(study, n_trials=4)
+    done = [t for t in study.trials if t.state == TrialState.COMPLETE]
+    assert len(done) == 4
+    assert [t.params for t in done[2:]] == [t.params for t in cut_off]
+    assert [t.user_attrs["retry_of"] for t in done[2:]] == [t.number for t in cut_off]
+
+
+def test_the_space_may_be_a_function_of_a_trial():
+    def space(trial):
+        kind = trial.suggest_categorical("kind", ["plain", "deep"])
+        depth = trial.suggest_int("depth", 2, 9) if kind == "deep" else 1
+        return {"x": depth / 10, "constant": 7}
+
+    study = new_study()
+    launcher = run(study, space=space, n_trials=12)
+    assert {len(t.params) for t in study.trials} == {1, 2}
+    assert all(job.params["constant"] == 7 for job in launcher.jobs)
+
+
+def test_an_error_in_the_space_is_raised_and_leaves_no_trial_running():
+    study = new_study()
+    with pytest.raises(ZeroDivisionError):
+        run(study, space=lambda trial: 1 / 0, n_trials=3)
+    assert [t.state for t in study.trials] == [TrialState.FAIL]
+
+
+def test_a_space_that_searches_epochs_sets_the_length_of_the_job():
+    space = SPACE | {"epochs": IntDistribution(1, 20)}
+    study = new_study()
+    run(study, space=space, n_trials=20)
+    for trial in study.trials:
+        assert max(trial.intermediate_values) == min(9, trial.params["epochs"])
+        assert trial.state == TrialState.COMPLETE
+
+
+def test_a_grid_ends_when_it_is_exhausted():
+    sampler = optuna.samplers.GridSampler({"x": [0.1, 0.2, 0.3]}, seed=0)
+    study = new_study(sampler=sampler)
+    run(study, n_trials=100)
+    finished = [t for t in study.trials if t.state == TrialState.COMPLETE]
+    assert {t.params["x"] for t in finished} == {0.1, 0.2, 0.3}
+    assert len(finished) < 6
+    with pytest.raises(RuntimeError, match="supposed to be invoked"):
+        study.stop()  # Optuna's own again
+
+
+def test_enqueued_configurations_come_first():
+    study = new_study()
+    study.enqueue_trial({"x": 0.125})
+    run(study, n_trials=2)
+    assert study.trials[0].params == {"x": 0.125}
+
+
+def test_a_trial_of_a_living_process_is_left_alone():
+    study = new_study()
+    trial = study.ask(SPACE)
+    run(study, n_trials=3)
+    assert study.trials[0].state == TrialState.RUNNING
+    assert trial.number == 0
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({}, "n_trials, timeout, or both"),
+        ({"n_trials": 0}, "n_trials must be positive, got 0"),
+        ({"timeout": -1.0}, "timeout must be positive, got -1.0"),
+        ({"n_trials": 1, "trial_timeout": math.nan}, "trial_timeout must be positive, got nan"),
+        ({"n_trials": 1, "epochs": 0}, "epochs must be .* got 0"),
+        ({"n_trials": 1, "epochs": 2.5}, "epochs must be .* got 2.5"),
+        ({"n_trials": 1, "max_failures": 0}, "max_failures must be at least 1, got 0"),
+    ],
+)
+def test_bad_settings_are_refused_with_their_value(settings, message):
+    with pytest.raises(ValueError, match=message):
+        run(new_study(), **settings)
+
+
+def test_several_objectives_are_refused():
+    study = optuna.create_study(directions=["minimize", "minimize"])
+    with pytest.raises(ValueError, match="one objective, got 2"):
+        run(study, n_trials=1)
+
+
+def test_hyperband_on_a_study_without_a_name_warns():
+    study = optuna.create_study(pruner=optuna.pruners.HyperbandPruner(1, 9, 3))
+    with pytest.warns(UserWarning, match="pass study_name"):
+        run(study, n_trials=1)
+
+
+def test_the_incumbents_of_an_empty_study_are_an_empty_table():
+    assert list(anytime(new_study()).columns) == ["trial", "epoch", "time", "value"]
+
+
+@pytest.mark.parametrize(
+    "metrics, message",
+    [
+        (3, "must yield a dict of metrics once per epoch, got 3"),
+        ({"loss": 1.0}, r"must yield 'valid_error', got only \['loss'\]"),
+        ({"valid_error": "0.1"}, "must be a number, got '0.1'"),
+        ({"valid_error": True}, "must be a number, got True"),
+        ({"valid_error": math.nan}, "'valid_error' was nan after epoch 4"),
+        ({"valid_error": 0.1, "epoch": 3}, "must be a whole number over 3, got 3"),
+        ({"valid_error": 0.1, "epoch": 4.5}, "must be a whole number over 3, got 4.5"),
+    ],
+)
+def test_what_is_no_report_is_refused(metrics, message):
+    with pytest.raises(ValueError, match=message):
+        make_report(metrics, "valid_error", previous_epoch=3, time=0.0)
+
+
+def test_a_report_without_an_epoch_is_counted():
+    report = make_report({"valid_error": np.float32(0.5)}, "valid_error", previous_epoch=3, time=2.0)
+    assert (report.epoch, report.value, report.time) == (4, 0.5, 2.0)
