@@ -1,0 +1,49 @@
+"""Training by a command line, whose printed lines are its reports."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import subprocess
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from hpo_helpers.jobs._worker import die_with_parent
+
+PAIR = re.compile(r"([^\s=,;]+)=([^\s=,;]+)")  #: as in epoch=3 valid_error=0.0412
+
+
+def run_script(command: Sequence[str], metric: str, /, **parameters: Any) -> Iterator[dict[str, Any]]:
+    """Run a command and yield the ``name=value`` pairs of each line that names `metric`."""
+    arguments = [text for name, value in parameters.items() for text in (f"--{name}", str(value))]
+    script = subprocess.Popen(
+        [*command, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},  # or Python keeps its lines until it ends
+        preexec_fn=functools.partial(die_with_parent, os.getpid()),
+    )
+    try:
+        for line in script.stdout:
+            print(line, end="")  # into the job's output, whose end is shown when it fails
+            metrics = {name: _number(text) for name, text in PAIR.findall(line)}
+            if metric in metrics:
+                yield metrics
+        if script.wait() != 0:
+            raise RuntimeError(f"{command[0]} ended with exit status {script.returncode}")
+    finally:
+        script.kill()
+        script.wait()
+        script.stdout.close()
+
+
+def _number(text: str) -> int | float | str:
+    for number in (int, float):
+        try:
+            return number(text)
+        except ValueError:
+            continue
+    return text

@@ -1,0 +1,116 @@
+"""What happens inside the process of one job: train, report, and say how it ended."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import pickle
+import random
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from hpo_helpers.jobs import Report, make_report
+from hpo_helpers.jobs._channel import receive, send
+
+TRACEBACK_LINES = 6
+PR_SET_PDEATHSIG = 1
+
+
+def run_job(channel: socket.socket) -> None:
+    """Receive a job, train, and send its reports and then ``("completed", None)`` or ``("failed", why)``."""
+    try:
+        job = receive(channel)
+        with memory_limited(job["memory_limit"]):
+            for report in reports(job):
+                _send_report(channel, report)
+        ending = ("completed", None)
+    except BaseException as error:  # whatever the reader's code raises, SystemExit too, is told to the launcher
+        ending = ("failed", describe(error))
+    send(channel, ending)
+
+
+def reports(job: Mapping[str, Any]) -> Iterator[Report]:
+    """Train and yield a report for each epoch of the job."""
+    train, fixed = pickle.loads(job["training"])
+    _seed(job["id"])
+    training = iter(_call(train, {**fixed, **job["params"], "epochs": job["epochs"]}))
+    epoch = 0
+    for metrics in training:
+        if epoch >= job["epochs"]:  # it was told when to end; the code after its loop has had its turn
+            getattr(training, "close", lambda: None)()
+            return
+        report = make_report(metrics, job["metric"], epoch, time.monotonic() - job["start"])
+        epoch = report.epoch
+        yield report
+    if epoch == 0:
+        raise RuntimeError("training ended without a report: it must yield a dict of metrics once per epoch")
+
+
+def describe(error: BaseException) -> str:
+    """Return type and message of an exception, then the last lines of its traceback outside this package."""
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if Path(frame.filename).parent != Path(__file__).parent
+    ]
+    first = "".join(traceback.format_exception_only(error)).strip()
+    lines = "".join(traceback.format_list(frames)).splitlines()
+    return "\n".join([first, *lines[-TRACEBACK_LINES:]])
+
+
+def die_with_parent(parent: int) -> None:
+    """Ask Linux to kill this process once its parent, `parent`, is gone."""
+    if sys.platform != "linux":
+        return
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+@contextlib.contextmanager
+def memory_limited(allowance: int | None) -> Iterator[None]:
+    """Let this process take `allowance` more bytes of address space than it has, inside the block."""
+    if allowance is None:
+        yield
+        return
+    import resource
+
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + allowance, hard))
+    try:
+        yield
+    except MemoryError as error:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))  # room to say what happened
+        raise MemoryError(f"{error} (memory_limit={allowance})".strip()) from error
+
+
+def _call(train: Any, arguments: dict[str, Any]) -> Any:
+    training = train(**arguments)
+    if hasattr(training, "__iter__"):
+        return training
+    raise TypeError(f"train must yield a dict of metrics once per epoch, but it returned {training!r}")
+
+
+def _seed(job_id: int) -> None:
+    # Every job is forked from one process, and would draw the same numbers where it sets no seed.
+    random.seed(job_id)
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed(job_id)
+
+
+def _send_report(channel: socket.socket, report: Report) -> None:
+    try:
+        send(channel, ("report", report))
+    except OSError:
+        raise
+    except Exception as error:
+        names = sorted(map(str, report.metrics))
+        raise TypeError(f"the metrics {names} cannot be sent to the launcher: {error}") from None

@@ -1,0 +1,498 @@
+"""Jobs in processes of this machine, forked from one that has imported everything already.
+
+`multiprocessing` has a fork server too. It is one for the whole program (a single preload list, an environment
+frozen at its first use), imports ``__main__`` anew (scripts need their guard), ignores what it cannot preload
+and leaves a resource tracker behind. The one here belongs to its launcher and ends with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.util
+import inspect
+import itertools
+import json
+import numbers
+import os
+import pickle
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import cloudpickle
+
+from hpo_helpers.jobs import JobStatus, Report, job_epochs
+from hpo_helpers.jobs._channel import COMMAND, FORK, KILL, Inbox, pack
+from hpo_helpers.jobs._script import run_script
+
+SERVER_CODE = (
+    "import json, sys; setup = json.loads(sys.argv.pop()); sys.path[:] = setup['path']; "
+    "from hpo_helpers.jobs._forkserver import main; main(setup['control'], setup['preload'])"
+)
+#: Two jobs of two threads each are many times slower than of one, and give other bits.
+ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+OUTPUT_LINES = 10
+CLOSE_SECONDS = 10.0
+
+
+class LocalLauncher:
+    """Train in worker processes of this machine.
+
+    A job starts in milliseconds: it is forked from a process that has imported what training needs. That
+    process and its jobs have the import path, the working directory and the environment that this one has
+    when the launcher is made, and one thread each for linear algebra. No ``if __name__ == "__main__"`` is needed.
+
+    Parameters
+    ----------
+    train
+        A generator function that yields a dict of metrics after each epoch. It is called as
+        ``train(**fixed, **params, epochs=epochs)`` and may be defined anywhere, in a notebook's cell too.
+    n_workers
+        How many jobs may run at a time; by default, the number of processor cores this process may use.
+    fixed
+        Arguments that are the same for every job; a job's parameter of the same name comes first.
+    metric
+        The name of the metric that is tuned.
+    preload
+        What to have ready before the first job: names ``"module"``, or ``"module:function"`` for a function
+        that is called once and remembers its result. By default the module of `train` and what its constant
+        ``PRELOAD`` lists. It must start no thread: a job could wait forever for one that was not forked with it.
+    memory_limit
+        Bytes of address space that a job may take beyond what was preloaded; Linux only.
+
+    Raises
+    ------
+    TypeError
+        If `train` is no function or does not take ``epochs`` and the names in `fixed`.
+    ValueError
+        If `n_workers` or `memory_limit` is no positive whole number.
+    NotImplementedError
+        On Windows, which cannot fork a process.
+
+    Examples
+    --------
+    >>> def train(epochs, learning_rate):
+    ...     for epoch in range(1, epochs + 1):
+    ...         yield {"epoch": epoch, "valid_error": learning_rate / epoch}
+    >>> with LocalLauncher(train, n_workers=2) as launcher:
+    ...     job = launcher.submit({"learning_rate": 0.1}, epochs=2)
+    ...     while not job.finished:
+    ...         launcher.wait([job])
+    ...     [report.value for report in job.new_reports()]
+    [0.1, 0.05]
+    """
+
+    def __init__(
+        self,
+        train: Callable[..., Iterable[Mapping[str, Any]]],
+        n_workers: int | None = None,
+        *,
+        fixed: Mapping[str, Any] | None = None,
+        metric: str = "valid_error",
+        preload: Sequence[str] | None = None,
+        memory_limit: int | None = None,
+    ) -> None:
+        _check_platform(memory_limit)
+        fixed = dict(fixed or {})
+        _check_train(train, fixed)
+        self.n_workers = _count_cores() if n_workers is None else _positive("n_workers", n_workers)
+        self.metric = metric
+        self._memory_limit = None if memory_limit is None else _positive("memory_limit", memory_limit)
+        self._preload = _default_preload(train) if preload is None else _names(preload)
+        self._training = cloudpickle.dumps((train, fixed))
+        self._ids = itertools.count()
+        self._running: dict[int, LocalJob] = {}
+        self._closed = False
+        self._start = time.monotonic()
+        self._server: _Server | None = self._start_server()
+
+    def clock(self) -> float:
+        """Return the seconds since this launcher was made."""
+        return time.monotonic() - self._start
+
+    def submit(self, params: Mapping[str, Any], epochs: int) -> LocalJob:
+        """Start a job; the first one waits for what is preloaded.
+
+        Raises
+        ------
+        RuntimeError
+            If all workers are taken, the launcher is closed, or preloading failed.
+        ValueError
+            If the job would have less than one epoch.
+        """
+        self._poll()
+        if self._closed:
+            raise RuntimeError("this launcher is closed: make a new one")
+        if len(self._running) >= self.n_workers:
+            raise RuntimeError(f"all {self.n_workers} workers are taken: wait until a job has finished")
+        job = LocalJob(self, next(self._ids), params, _positive("epochs", job_epochs(params, epochs)))
+        content = pack(self._describe(job))
+        server = self._ready_server()
+        self._running[job.id] = job
+        try:
+            self._send(server, job, content)
+        except BaseException:
+            job.stop()
+            raise
+        return job
+
+    def wait(self, jobs: Sequence[LocalJob], timeout: float | None = None) -> None:
+        """Return at the first unread report or change of status of `jobs`, or after `timeout` seconds.
+
+        Returns at once if a report is unread or a change of status was not yet waited for. ValueError if
+        nothing could ever end the wait: `jobs` is empty, or each has finished, was waited for and read.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        self._poll()
+        while not any(job._has_news() for job in jobs):
+            if all(job.finished for job in jobs):
+                raise ValueError(f"there is no running job to wait for, got {list(jobs)!r}")
+            remaining = None if deadline is None else deadline - time.monotonic()
+            if remaining is not None and remaining <= 0:
+                return
+            self._poll(remaining)
+        for job in jobs:
+            job._end_was_seen = job.finished
+
+    def close(self) -> None:
+        """Stop what still runs; no process, file or thread of this launcher is left. It may be called twice."""
+        self._closed = True
+        if self._server is not None:
+            self._server.close()
+        for job in list(self._running.values()):
+            job._status = JobStatus.STOPPED
+            job._finish("the launcher was closed")
+        self._running.clear()
+        self._server = None
+
+    def __enter__(self) -> LocalLauncher:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _start_server(self) -> _Server:
+        server = _Server(self._preload)
+        # Closes it at the end of the program, or once nobody can reach a launcher that was never closed.
+        weakref.finalize(self, server.close)
+        return server
+
+    def _ready_server(self) -> _Server:
+        server = self._server = self._server or self._start_server()
+        while not server.ready and self._server is server:
+            self._poll(None)
+        if self._server is not server:
+            raise RuntimeError(f"{server.failure}\n(preload=() does without preloading)")
+        return server
+
+    def _describe(self, job: LocalJob) -> dict[str, Any]:
+        described = {"id": job.id, "params": job.params, "epochs": job.epochs, "metric": self.metric}
+        return described | {
+            "training": self._training,
+            "memory_limit": self._memory_limit,
+            "start": self._start,
+        }
+
+    def _send(self, server: _Server, job: LocalJob, content: bytes) -> None:
+        channel, channel_of_job = socket.socketpair()
+        job._inbox = Inbox(channel)
+        # When a process dies before it has read everything, its end is told like any other.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            with channel_of_job:
+                server.command(FORK, job.id, [channel_of_job.fileno(), job._output.fileno()])
+            channel.sendall(content)
+
+    def _stop(self, job: LocalJob) -> None:
+        if self._server is not None:
+            with contextlib.suppress(OSError):  # a dead server has no job: the poll finds that out
+                self._server.command(KILL, job.id)
+        while job.id in self._running:
+            self._poll(None)
+
+    def _poll(self, timeout: float | None = 0) -> None:
+        """Take in what the jobs and the server have to say, waiting up to `timeout` seconds for something."""
+        if self._server is None:
+            return
+        jobs = list(self._running.values())
+        inboxes = [self._server.inbox] + [job._inbox for job in jobs if job._inbox is not None]
+        with selectors.DefaultSelector() as selector:
+            for inbox in inboxes:
+                if not inbox.ended:
+                    selector.register(inbox.channel, selectors.EVENT_READ)
+            selector.select(timeout)
+        for job in jobs:
+            job._read()
+        self._server.inbox.deliver(self._take)
+        if self._server.inbox.ended:
+            self._lose_server(self._server)
+
+    def _take(self, message: bytes) -> None:
+        kind, *content = pickle.loads(message)
+        if kind == "ready":
+            self._server.ready = True
+        elif kind == "unusable":
+            self._server.failure = content[0]
+        elif content[0] in self._running:
+            job = self._running[content[0]]
+            if kind == "started":
+                job.pid = content[1]
+            else:
+                job._finish(_describe_exit(content[1]))
+                self._running.pop(job.id)
+
+    def _lose_server(self, server: _Server) -> None:
+        server.failure = server.failure or f"its fork server was lost: {_describe_exit(server.process.wait())}"
+        for job in list(self._running.values()):
+            job._kill()
+            job._finish(server.failure)
+        self._running.clear()
+        server.close()
+        self._server = None
+
+
+class LocalJob:
+    """A configuration in training; made by `LocalLauncher.submit`."""
+
+    def __init__(self, launcher: LocalLauncher, id: int, params: Mapping[str, Any], epochs: int) -> None:
+        self.id = id
+        self.params = dict(params)
+        self.epochs = epochs
+        self.error: str | None = None
+        self.pid: int | None = None  #: of its process, once that was started
+        self._launcher = launcher
+        self._output = tempfile.TemporaryFile()
+        self._inbox: Inbox | None = None
+        self._status = JobStatus.RUNNING
+        self._ending: tuple[str, str | None] | None = None
+        self._reports: dict[int, Report] = {}
+        self._n_read = 0
+        self._silent = False
+        self._end_was_seen = False
+
+    def __repr__(self) -> str:
+        return f"<LocalJob {self.id}: {self._status.value}, {self.params}>"
+
+    @property
+    def status(self) -> JobStatus:
+        """Where the job stands at this moment."""
+        self._launcher._poll()
+        return self._status
+
+    @property
+    def finished(self) -> bool:
+        """Whether the job has ended and its process is gone."""
+        self._launcher._poll()
+        return self.id not in self._launcher._running
+
+    def new_reports(self) -> list[Report]:
+        """Return the reports that were not returned before, oldest first."""
+        self._launcher._poll()
+        reports = self._unread()
+        self._n_read = len(self._reports)
+        return reports
+
+    def stop(self) -> None:
+        """Kill the job, with every process that it started, and wait until they are gone."""
+        self._silent = True
+        if self.finished:
+            return
+        self._status = JobStatus.STOPPED
+        self._launcher._stop(self)
+
+    def _unread(self) -> list[Report]:
+        return [] if self._silent else list(self._reports.values())[self._n_read :]
+
+    def _has_news(self) -> bool:
+        return bool(self._unread()) or (self.finished and not self._end_was_seen)
+
+    def _read(self) -> None:
+        if self._inbox is not None:
+            self._inbox.deliver(self._take)
+
+    def _take(self, message: bytes) -> None:
+        try:
+            kind, content = pickle.loads(message)
+        except Exception as error:
+            kind = "failed"
+            content = f"the metrics cannot be read here: {type(error).__name__}: {error}"
+            self._kill()
+        if kind == "report":
+            self._reports.setdefault(content.epoch, content)
+        else:
+            self._ending = self._ending or (kind, content)
+
+    def _kill(self) -> None:
+        if self.pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+
+    def _finish(self, reason: str) -> None:
+        """Settle the status of a job whose process is gone, for `reason` unless the job told its own."""
+        self._read()
+        if self._status is JobStatus.RUNNING:
+            kind, told = self._ending or ("failed", reason)
+            if kind == "failed":
+                self.error = told + _last_lines(self._output)
+            self._status = JobStatus.FAILED if kind == "failed" else JobStatus.COMPLETED
+        self._output.close()
+        if self._inbox is not None:
+            self._inbox.channel.close()
+
+
+class LocalScript(LocalLauncher):
+    """Train by running a command line per job, a script in any language.
+
+    The parameters are appended under their own names: ``python train.py --learning_rate 0.1 --epochs 27``. Every
+    line of output that names the tuned metric is a report, of all ``name=value`` pairs on it:
+    ``epoch=3 valid_error=0.0412``. The script must flush each line (Python is told to); a status other than 0 is
+    a failure.
+
+    Parameters
+    ----------
+    command
+        The program and its first arguments, such as ``["Rscript", "train.R"]``.
+    n_workers, fixed, metric, memory_limit
+        As in `LocalLauncher`.
+
+    Raises
+    ------
+    TypeError
+        If `command` is no list of strings.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        n_workers: int | None = None,
+        *,
+        fixed: Mapping[str, Any] | None = None,
+        metric: str = "valid_error",
+        memory_limit: int | None = None,
+    ) -> None:
+        if isinstance(command, str) or not all(isinstance(part, (str, os.PathLike)) for part in command):
+            raise TypeError(f'command must be a list such as ["python", "train.py"], got {command!r}')
+        train = functools.partial(run_script, tuple(map(os.fspath, command)), metric)
+        super().__init__(train, n_workers, fixed=fixed, metric=metric, memory_limit=memory_limit)
+
+
+class _Server:
+    """The fork server of one launcher, as the launcher sees it."""
+
+    def __init__(self, preload: Sequence[str]) -> None:
+        self.ready = False
+        self.failure: str | None = None
+        self._owner = os.getpid()
+        self._output = tempfile.TemporaryFile()
+        channel, channel_of_server = socket.socketpair()
+        self.inbox = Inbox(channel)
+        package_folder = str(Path(__file__).parents[2])
+        setup = {
+            "control": channel_of_server.fileno(),
+            "path": [*map(str, sys.path), package_folder],
+            "preload": list(preload),
+        }
+        with channel_of_server:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", SERVER_CODE, json.dumps(setup)],
+                stdin=subprocess.DEVNULL,
+                stdout=self._output,
+                stderr=subprocess.STDOUT,
+                pass_fds=[channel_of_server.fileno()],
+                env={**os.environ, **ONE_THREAD},
+                start_new_session=True,  # out of reach of the terminal's Ctrl-C
+            )
+
+    def command(self, kind: bytes, job_id: int, descriptors: Sequence[int] = ()) -> None:
+        """Have a job forked or killed."""
+        socket.send_fds(self.inbox.channel, [COMMAND.pack(kind, job_id)], descriptors)
+
+    def close(self) -> None:
+        """End the server, which ends its jobs."""
+        if os.getpid() != self._owner:  # a fork of this process has no say
+            return
+        with contextlib.suppress(OSError):
+            self.inbox.channel.shutdown(socket.SHUT_RDWR)  # although a fork of this process may hold it open
+        self.inbox.channel.close()
+        try:
+            self.process.wait(CLOSE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self._output.close()
+
+
+def _check_platform(memory_limit: int | None) -> None:
+    if not hasattr(os, "fork"):
+        raise NotImplementedError(
+            f"worker processes are forked, which {sys.platform} cannot do: run this under WSL2 or on Google Colab"
+        )
+    if memory_limit is not None and sys.platform != "linux":
+        raise NotImplementedError(f"memory_limit works on Linux, not on {sys.platform}: leave it out")
+
+
+def _check_train(train: Any, fixed: Mapping[str, Any]) -> None:
+    if not callable(train):
+        raise TypeError(f"train must be a function, not its result, got {train!r}")
+    try:
+        signature = inspect.signature(train)
+    except ValueError:  # some functions written in C tell nothing of theirs
+        return
+    try:
+        signature.bind_partial(**fixed, epochs=1)
+    except TypeError as error:
+        raise TypeError(f"train must accept {[*fixed, 'epochs']}, got {train!r}: {error}") from None
+
+
+def _default_preload(train: Any) -> list[str]:
+    while isinstance(train, functools.partial):
+        train = train.func
+    name = getattr(train, "__module__", None)
+    if name in (None, "__main__") or importlib.util.find_spec(name) is None:
+        return []
+    return [name, *getattr(sys.modules.get(name), "PRELOAD", ())]
+
+
+def _names(preload: Any) -> list[str]:
+    if isinstance(preload, str) or not all(isinstance(name, str) for name in preload):
+        raise TypeError(f'preload must be a list such as ["module", "module:function"], got {preload!r}')
+    return list(preload)
+
+
+def _positive(name: str, value: Any) -> int:
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} must be a positive whole number, got {value!r}")
+    return int(value)
+
+
+def _count_cores() -> int:
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS has no such call
+        return os.cpu_count() or 1
+
+
+def _describe_exit(code: int | str) -> str:
+    if isinstance(code, str):
+        return code
+    if code >= 0:
+        return f"the process ended with exit status {code} before it had finished"
+    try:
+        return f"killed by signal {-code} ({signal.Signals(-code).name})"
+    except ValueError:  # a real-time signal has no name
+        return f"killed by signal {-code}"
+
+
+def _last_lines(output: IO[bytes]) -> str:
+    size = os.fstat(output.fileno()).st_size
+    text = os.pread(output.fileno(), 4096, max(0, size - 4096)).decode(errors="replace")
+    lines = text.splitlines()[-OUTPUT_LINES:]
+    return "\nLast lines of its output:\n" + "\n".join(lines) if lines else ""
