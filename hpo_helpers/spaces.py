@@ -9,6 +9,6 @@ MNIST_CNN = {
     "learning_rate": FloatDistribution(1e-3, 1.0, log=True),
     "momentum": FloatDistribution(0.0, 0.95),
     "batch_size": IntDistribution(16, 128, log=True),
-    "n_channels": IntDistribution(4, 32, log=True),
+    "n_channels": IntDistribution(4, 16, log=True),
     "dropout": FloatDistribution(0.0, 0.5),
 }
