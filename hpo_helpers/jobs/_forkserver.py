@@ -19,7 +19,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 
-from hpo_helpers.jobs._channel import COMMAND, FORK, send
+from hpo_helpers.jobs._channel import COMMAND, FORK, KILL, send
 from hpo_helpers.jobs._worker import die_with_parent, run_job
 
 PARENT_CHECK_SECONDS = 1.0
@@ -37,11 +37,15 @@ def main(control_fd: int, preload: Sequence[str]) -> None:
         send(control, ("unusable", f"{type(error).__name__}: {error}"))
         return
     send(control, ("ready",))
+    exit_status = 1
     try:
         server.serve()
+        exit_status = 0
+    except BaseException:
+        traceback.print_exc()  # shown by the launcher
     finally:
         server.end()
-        os._exit(0)  # nothing of what was preloaded has a say in when this ends
+        os._exit(exit_status)  # nothing of what was preloaded has a say in when this ends
 
 
 class ForkServer:
@@ -61,12 +65,13 @@ class ForkServer:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         with selectors.DefaultSelector() as selector:
             selector.register(self._control, selectors.EVENT_READ, self._obey)
-            selector.register(self._wake, selectors.EVENT_READ, self._reap)
+            selector.register(self._wake, selectors.EVENT_READ, self._wake_up)
             serving = True
             # A forked copy of the launcher's process may hold the socket open after its death: ask for both.
             while serving and os.getppid() == self._parent:
                 ready = selector.select(PARENT_CHECK_SECONDS)
                 serving = all([key.data() for key, _ in ready])
+                self._reap()
 
     def end(self) -> None:
         """Kill every job and wait until it is gone."""
@@ -110,6 +115,7 @@ class ForkServer:
             os.setpgid(0, 0)
             die_with_parent(self._pid)
             self._leave_server()
+            os.set_inheritable(channel, False)
             os.dup2(output, 1)
             os.dup2(output, 2)
             os.close(output)
@@ -130,15 +136,20 @@ class ForkServer:
             server_socket.close()
 
     def _kill(self, job_id: int) -> None:
-        for pid in [pid for pid, job in self._jobs.items() if job == job_id]:
+        pids = [pid for pid, job in self._jobs.items() if job == job_id]
+        for pid in pids:
             _kill_group(pid)
+        if not pids:  # it has just ended, or the launcher was interrupted before it had it forked
+            send(self._control, ("ended", job_id, "it was never started"))
 
-    def _reap(self) -> bool:
+    def _wake_up(self) -> bool:
         self._wake.recv(1024)
+        return True
+
+    def _reap(self) -> None:
         with contextlib.suppress(ChildProcessError):
             while (found := os.waitpid(-1, os.WNOHANG))[0]:
                 self._bury(*found)
-        return True
 
     def _bury(self, pid: int, status: int) -> None:
         if pid not in self._jobs:
@@ -161,6 +172,7 @@ def _preload(names: Sequence[str]) -> None:
 @contextlib.contextmanager
 def _ending_with(control: socket.socket) -> Iterator[None]:
     """Inside the block, which may take long, let the system end this process when `control` closes."""
+    signal.signal(signal.SIGIO, signal.SIG_DFL)
     descriptor = control.fileno()
     flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
     fcntl.fcntl(descriptor, fcntl.F_SETOWN, os.getpid())

@@ -40,15 +40,17 @@ def reports(job: Mapping[str, Any]) -> Iterator[Report]:
     """Train and yield a report for each epoch of the job."""
     train, fixed = pickle.loads(job["training"])
     _seed(job["id"])
-    training = iter(_call(train, {**fixed, **job["params"], "epochs": job["epochs"]}))
+    training = _call(train, {**fixed, **job["params"], "epochs": job["epochs"]})
     epoch = 0
-    for metrics in training:
-        if epoch >= job["epochs"]:  # it was told when to end; the code after its loop has had its turn
-            getattr(training, "close", lambda: None)()
-            return
-        report = make_report(metrics, job["metric"], epoch, time.monotonic() - job["start"])
-        epoch = report.epoch
-        yield report
+    with contextlib.ExitStack() as stack:
+        if hasattr(training, "close"):
+            stack.callback(training.close)  # a generator's `finally` runs, whatever went wrong outside it
+        for metrics in training:
+            if epoch >= job["epochs"]:  # it was told when to end, and the code after its loop had its turn
+                return
+            report = make_report(metrics, job["metric"], epoch, time.monotonic() - job["start"])
+            epoch = report.epoch
+            yield report
     if epoch == 0:
         raise RuntimeError("training ended without a report: it must yield a dict of metrics once per epoch")
 
@@ -80,16 +82,19 @@ def memory_limited(allowance: int | None) -> Iterator[None]:
     if allowance is None:
         yield
         return
-    import resource
+    import resource  # Windows has none, and must be able to import this module
 
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + allowance, hard))
+    limit = pages * resource.getpagesize() + allowance
+    resource.setrlimit(resource.RLIMIT_AS, (limit if hard < 0 else min(limit, hard), hard))
     try:
         yield
     except MemoryError as error:
+        error.add_note(f"A job may take {allowance:,} bytes beyond what was preloaded (memory_limit).")
+        raise
+    finally:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))  # room to say what happened
-        raise MemoryError(f"{error} (memory_limit={allowance})".strip()) from error
 
 
 def _call(train: Any, arguments: dict[str, Any]) -> Any:

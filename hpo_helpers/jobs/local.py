@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib.util
 import inspect
 import itertools
 import json
@@ -23,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -72,9 +72,9 @@ class LocalLauncher:
     Raises
     ------
     TypeError
-        If `train` is no function or does not take ``epochs`` and the names in `fixed`.
+        If `train` is no function, does not take ``epochs`` and the names in `fixed`, or cannot be pickled.
     ValueError
-        If `n_workers` or `memory_limit` is no positive whole number.
+        If `n_workers` or `memory_limit` is no positive whole number, or `fixed` has ``epochs``.
     NotImplementedError
         On Windows, which cannot fork a process.
 
@@ -108,7 +108,7 @@ class LocalLauncher:
         self.metric = metric
         self._memory_limit = None if memory_limit is None else _positive("memory_limit", memory_limit)
         self._preload = _default_preload(train) if preload is None else _names(preload)
-        self._training = cloudpickle.dumps((train, fixed))
+        self._training = _pickle(train, fixed)
         self._ids = itertools.count()
         self._running: dict[int, LocalJob] = {}
         self._closed = False
@@ -137,8 +137,8 @@ class LocalLauncher:
         job = LocalJob(self, next(self._ids), params, _positive("epochs", job_epochs(params, epochs)))
         content = pack(self._describe(job))
         server = self._ready_server()
-        self._running[job.id] = job
         try:
+            self._running[job.id] = job
             self._send(server, job, content)
         except BaseException:
             job.stop()
@@ -169,6 +169,7 @@ class LocalLauncher:
         if self._server is not None:
             self._server.close()
         for job in list(self._running.values()):
+            job._silent = True
             job._status = JobStatus.STOPPED
             job._finish("the launcher was closed")
         self._running.clear()
@@ -211,10 +212,12 @@ class LocalLauncher:
                 server.command(FORK, job.id, [channel_of_job.fileno(), job._output.fileno()])
             channel.sendall(content)
 
-    def _stop(self, job: LocalJob) -> None:
+    def _kill(self, job: LocalJob) -> None:
         if self._server is not None:
-            with contextlib.suppress(OSError):  # a dead server has no job: the poll finds that out
+            with contextlib.suppress(OSError):  # a dead server has no job; the next poll finds it dead
                 self._server.command(KILL, job.id)
+
+    def _wait_until_gone(self, job: LocalJob) -> None:
         while job.id in self._running:
             self._poll(None)
 
@@ -250,9 +253,12 @@ class LocalLauncher:
                 self._running.pop(job.id)
 
     def _lose_server(self, server: _Server) -> None:
-        server.failure = server.failure or f"its fork server was lost: {_describe_exit(server.process.wait())}"
+        if server.failure is None:
+            server.failure = server.describe_loss()
+            if server.ready:
+                warnings.warn(f"{server.failure}\nThe next job starts a new one.", RuntimeWarning, stacklevel=2)
         for job in list(self._running.values()):
-            job._kill()
+            job._kill_group()
             job._finish(server.failure)
         self._running.clear()
         server.close()
@@ -306,7 +312,8 @@ class LocalJob:
         if self.finished:
             return
         self._status = JobStatus.STOPPED
-        self._launcher._stop(self)
+        self._launcher._kill(self)
+        self._launcher._wait_until_gone(self)
 
     def _unread(self) -> list[Report]:
         return [] if self._silent else list(self._reports.values())[self._n_read :]
@@ -324,13 +331,13 @@ class LocalJob:
         except Exception as error:
             kind = "failed"
             content = f"the metrics cannot be read here: {type(error).__name__}: {error}"
-            self._kill()
+            self._launcher._kill(self)
         if kind == "report":
             self._reports.setdefault(content.epoch, content)
         else:
             self._ending = self._ending or (kind, content)
 
-    def _kill(self) -> None:
+    def _kill_group(self) -> None:
         if self.pid is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
@@ -390,6 +397,7 @@ class _Server:
     def __init__(self, preload: Sequence[str]) -> None:
         self.ready = False
         self.failure: str | None = None
+        self._preload = list(preload)
         self._owner = os.getpid()
         self._output = tempfile.TemporaryFile()
         channel, channel_of_server = socket.socketpair()
@@ -398,11 +406,11 @@ class _Server:
         setup = {
             "control": channel_of_server.fileno(),
             "path": [*map(str, sys.path), package_folder],
-            "preload": list(preload),
+            "preload": self._preload,
         }
         with channel_of_server:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", SERVER_CODE, json.dumps(setup)],
+                [sys.executable, "-P", "-c", SERVER_CODE, json.dumps(setup)],
                 stdin=subprocess.DEVNULL,
                 stdout=self._output,
                 stderr=subprocess.STDOUT,
@@ -414,6 +422,12 @@ class _Server:
     def command(self, kind: bytes, job_id: int, descriptors: Sequence[int] = ()) -> None:
         """Have a job forked or killed."""
         socket.send_fds(self.inbox.channel, [COMMAND.pack(kind, job_id)], descriptors)
+
+    def describe_loss(self) -> str:
+        """Return how a server ended that nobody closed."""
+        during = "while it served" if self.ready else f"while it preloaded {self._preload}"
+        ending = _describe_exit(self.process.wait())
+        return f"the fork server was lost {during}: {ending}{_last_lines(self._output)}"
 
     def close(self) -> None:
         """End the server, which ends its jobs."""
@@ -442,6 +456,8 @@ def _check_platform(memory_limit: int | None) -> None:
 def _check_train(train: Any, fixed: Mapping[str, Any]) -> None:
     if not callable(train):
         raise TypeError(f"train must be a function, not its result, got {train!r}")
+    if "epochs" in fixed:
+        raise ValueError(f"epochs is given to each job, not in fixed, got {dict(fixed)!r}")
     try:
         signature = inspect.signature(train)
     except ValueError:  # some functions written in C tell nothing of theirs
@@ -452,13 +468,20 @@ def _check_train(train: Any, fixed: Mapping[str, Any]) -> None:
         raise TypeError(f"train must accept {[*fixed, 'epochs']}, got {train!r}: {error}") from None
 
 
+def _pickle(train: Any, fixed: Mapping[str, Any]) -> bytes:
+    try:
+        return cloudpickle.dumps((train, fixed))
+    except Exception as error:
+        raise TypeError(f"train and fixed cannot be sent to other processes: {error}") from error
+
+
 def _default_preload(train: Any) -> list[str]:
     while isinstance(train, functools.partial):
         train = train.func
     name = getattr(train, "__module__", None)
-    if name in (None, "__main__") or importlib.util.find_spec(name) is None:
-        return []
-    return [name, *getattr(sys.modules.get(name), "PRELOAD", ())]
+    if name == "__main__" or getattr(sys.modules.get(name), "__spec__", None) is None:
+        return []  # no other process can import it: it is sent as it is
+    return [name, *getattr(sys.modules[name], "PRELOAD", ())]
 
 
 def _names(preload: Any) -> list[str]:
