@@ -1,0 +1,271 @@
+"""What goes wrong under tune(): the study tells what happened, nothing is lost, and no process is left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import optuna
+import psutil
+import pytest
+from optuna.distributions import CategoricalDistribution
+from optuna.trial import TrialState
+
+from hpo_helpers.comparing import reports
+from hpo_helpers.journal import open_journal
+from hpo_helpers.jobs.local import LocalLauncher
+from hpo_helpers.tuning import tune
+
+PATIENCE = 60  # seconds until a test gives up; none needs more than a few
+
+
+# Faults of a job
+
+
+def faulty(fault, epochs):
+    yield {"valid_error": 0.5, "pid": os.getpid()}
+    if fault == "raises":
+        raise ZeroDivisionError("no luck")
+    if fault == "nan":
+        yield {"valid_error": float("nan")}
+    if fault == "garbage":
+        yield "garbage"
+    if fault == "hangs":
+        time.sleep(PATIENCE)
+    if fault == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if fault == "exits":
+        os._exit(0)
+    if fault == "exhausts memory":
+        bytearray(1 << 40)
+    yield {"valid_error": 0.25, "pid": os.getpid()}
+
+
+EXPECTED = {
+    "raises": "ZeroDivisionError: no luck",
+    "nan": "'valid_error' was nan after epoch 2",
+    "garbage": "training must yield a dict of metrics once per epoch, got 'garbage'",
+    "hangs": "no end after 3 s (trial_timeout)",
+    "killed": "SIGKILL",
+    "exits": "",
+    "exhausts memory": "emory",
+    "none": None,
+}
+
+
+@pytest.fixture(scope="module")
+def study_of_faults():
+    faults = list(EXPECTED)
+    study = optuna.create_study(study_name="faults", sampler=optuna.samplers.GridSampler({"fault": faults}, seed=0))
+    with LocalLauncher(faulty, n_workers=2, memory_limit=200 << 20) as launcher:
+        space = {"fault": CategoricalDistribution(faults)}
+        limits = {"n_trials": len(faults), "trial_timeout": 3, "max_failures": len(faults)}
+        tune(study, space, launcher, epochs=2, progress=False, **limits)
+    return study
+
+
+@pytest.mark.parametrize("fault", EXPECTED)
+def test_the_study_tells_what_happened_to_a_job_and_its_process_is_gone(study_of_faults, fault):
+    (trial,) = [trial for trial in study_of_faults.trials if trial.params["fault"] == fault]
+    if EXPECTED[fault] is None:
+        assert (trial.state, trial.value) == (TrialState.COMPLETE, 0.25)
+    else:
+        assert trial.state == TrialState.FAIL
+        assert trial.user_attrs["error"] and EXPECTED[fault] in trial.user_attrs["error"]
+    assert trial.intermediate_values[1] == 0.5  # what came before the fault is kept
+    assert not is_running(trial.user_attrs["reports"][0]["pid"])
+
+
+# Faults of the process that tunes: a script of its own, as a reader would write it, with no guard around it
+
+SCRIPT = """
+import os, sys, time
+import optuna
+from optuna.distributions import FloatDistribution
+from hpo_helpers.journal import open_journal
+from hpo_helpers.jobs.local import LocalLauncher
+from hpo_helpers.tuning import tune
+
+def train(x, epochs):
+    for epoch in range(1, epochs + 1):
+        time.sleep({pace})
+        yield {{"valid_error": x / epoch, "pid": os.getpid()}}
+
+storage = {storage}
+study = optuna.create_study(
+    study_name="s",
+    storage=storage,
+    sampler=optuna.samplers.RandomSampler(),
+    pruner=optuna.pruners.NopPruner(),
+    load_if_exists=True,
+)
+{before}
+with LocalLauncher(train, n_workers=2) as launcher:
+    tune(study, {{"x": FloatDistribution(0, 1)}}, launcher, epochs=4, n_trials={n_trials}, progress=False)
+"""
+
+STORAGES = {"journal": "open_journal('study.journal')", "sqlite": "'sqlite:///study.db'"}
+
+
+class Tuning:
+    """A process that tunes a study which lies in a folder."""
+
+    def __init__(self, folder, storage="journal", n_trials=8, pace=0.05, before=""):
+        text = SCRIPT.format(storage=STORAGES[storage], n_trials=n_trials, pace=pace, before=textwrap.dedent(before))
+        (folder / "tuning.py").write_text(text)
+        environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+        self.folder, self.storage = folder, storage
+        self.process = subprocess.Popen(
+            [sys.executable, "tuning.py"],
+            cwd=folder,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def study(self):
+        if self.storage == "journal":
+            storage = open_journal(self.folder / "study.journal")
+        else:
+            storage = f"sqlite:///{self.folder / 'study.db'}"
+        return optuna.load_study(study_name="s", storage=storage)
+
+    def wait_for_reports(self, n_reports):
+        def there():
+            try:
+                return len(reports(self.study())) >= n_reports
+            except Exception:  # not made yet, or half made
+                return False
+
+        wait_until(there)
+
+    def pids(self):
+        return {int(pid) for pid in reports(self.study())["pid"]} | {self.process.pid}
+
+    def end(self):
+        output, _ = self.process.communicate(timeout=PATIENCE)
+        return self.process.returncode, output
+
+
+def is_running(pid):
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.05)
+
+
+def assert_whole(study, n_trials):
+    """Every trial ended, every configuration that was cut off was trained after all, and time went on."""
+    done = [trial for trial in study.trials if trial.state == TrialState.COMPLETE]
+    assert len(done) == n_trials
+    assert all(len(trial.user_attrs["reports"]) == 4 for trial in done)
+    cut_off = [trial for trial in study.trials if trial.state != TrialState.COMPLETE]
+    assert {trial.state for trial in cut_off} <= {TrialState.FAIL}
+    retried = {trial.user_attrs.get("retry_of"): trial.params for trial in done}
+    for trial in cut_off:
+        assert retried[trial.number] == trial.params
+    return cut_off
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_a_killed_kernel_leaves_no_process_and_the_study_goes_on(tmp_path, storage):
+    tuning = Tuning(tmp_path, storage)
+    tuning.wait_for_reports(10)
+    tuning.process.kill()
+    tuning.end()
+    pids = tuning.pids()
+    wait_until(lambda: not any(map(is_running, pids)))
+    seconds_before = reports(tuning.study())["time"].max()
+
+    resumed = Tuning(tmp_path, storage)
+    assert resumed.end()[0] == 0
+    cut_off = assert_whole(resumed.study(), n_trials=8)
+    assert all("ended before the trial did" in trial.user_attrs["error"] for trial in cut_off)
+    restarted = [t for t in resumed.study().trials if t.user_attrs["owner"]["pid"] == resumed.process.pid]
+    assert min(trial.user_attrs["started"] for trial in restarted) >= seconds_before
+
+
+def test_an_interrupt_closes_the_trials_and_leaves_no_process(tmp_path):
+    tuning = Tuning(tmp_path)
+    tuning.wait_for_reports(6)
+    os.killpg(tuning.process.pid, signal.SIGINT)  # as Ctrl-C at a prompt does: to the whole group
+    returncode, output = tuning.end()
+    assert returncode != 0 and "KeyboardInterrupt" in output
+    assert not any(map(is_running, tuning.pids()))
+    assert TrialState.RUNNING not in {trial.state for trial in tuning.study().trials}
+
+    resumed = Tuning(tmp_path)
+    assert resumed.end()[0] == 0
+    cut_off = assert_whole(resumed.study(), n_trials=8)
+    assert {trial.user_attrs["error"] for trial in cut_off} <= {"interrupted by KeyboardInterrupt"}
+
+
+def test_a_full_disk_under_the_journal_ends_tuning_and_loses_no_trial(tmp_path):
+    # A limit on the size of files stands for the full disk, since a test may run as root.
+    full_disk = """
+    import resource
+    size = os.path.getsize("study.journal")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 6007, resource.RLIM_INFINITY))
+    """
+    tuning = Tuning(tmp_path, before=full_disk)
+    returncode, output = tuning.end()
+    assert returncode != 0 and "File too large" in output
+    study = tuning.study()
+    assert not any(map(is_running, tuning.pids()))
+    finished = [trial.number for trial in study.trials if trial.state == TrialState.COMPLETE]
+
+    resumed = Tuning(tmp_path)
+    assert resumed.end()[0] == 0
+    assert_whole(resumed.study(), n_trials=8)
+    after = {trial.number: trial.state for trial in resumed.study().trials}
+    assert all(after[number] == TrialState.COMPLETE for number in finished)
+
+
+def test_several_processes_share_a_study_and_no_trial_is_lost_or_doubled(tmp_path):
+    optuna.create_study(study_name="s", storage=open_journal(tmp_path / "study.journal"))
+    tunings = [Tuning(tmp_path, n_trials=20, pace=0.01) for _ in range(3)]
+    assert [tuning.end()[0] for tuning in tunings] == [0, 0, 0]
+    trials = tunings[0].study().trials
+    assert {trial.state for trial in trials} == {TrialState.COMPLETE}
+    # Each process may have started one more in the instant in which another started the last.
+    assert 20 <= len(trials) <= 22
+    assert len({trial.user_attrs["owner"]["pid"] for trial in trials}) == 3
+    assert all([report["epoch"] for report in t.user_attrs["reports"]] == [1, 2, 3, 4] for t in trials)
+
+
+# The journal
+
+
+def test_half_a_line_is_cut_off_and_the_rest_of_the_journal_is_read(tmp_path):
+    path = tmp_path / "study.journal"
+    study = optuna.create_study(study_name="s", storage=open_journal(path))
+    study.enqueue_trial({"x": 1})
+    whole = path.read_bytes()
+    path.write_bytes(whole + b'{"op_code":4,"worker_id"')
+    reopened = optuna.load_study(study_name="s", storage=open_journal(path))
+    assert path.read_bytes() == whole
+    with open(path, "ab") as file:  # by another process, while this one is at work
+        file.write(b'{"op_code":4,')
+    reopened.enqueue_trial({"x": 2})
+    assert len(optuna.load_study(study_name="s", storage=open_journal(path)).trials) == 2
+
+
+def test_half_a_line_as_the_whole_journal_is_an_empty_journal(tmp_path):
+    path = tmp_path / "study.journal"
+    path.write_bytes(b'{"op_code":')
+    study = optuna.create_study(study_name="s", storage=open_journal(path))
+    assert study.trials == []
