@@ -1,4 +1,4 @@
-"""Data sets to learn from: MNIST, as 5,000 images without a network or as all 70,000.
+"""What is learned from: MNIST (5,000 images without a network, or all 70,000), and what was recorded on it.
 
 MNIST is by Yann LeCun, Corinna Cortes and Christopher Burges, under CC BY-SA 3.0. Two environment variables
 say where files lie: ``HPO_HELPERS_CACHE`` names the folder in which this module keeps what it fetched (by
@@ -15,9 +15,13 @@ import io
 import os
 import zlib
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import optuna
+    import pandas as pd
 
 MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
@@ -90,6 +94,41 @@ def load_mnist(full: bool = False) -> MNIST:
         could not be downloaded or stored.
     """
     return _load_70000() if full else _load_5000()
+
+
+def load_curves() -> pd.DataFrame:
+    """Load the recorded learning curves of the MNIST CNN, described in ``data/README.md``.
+
+    Returns
+    -------
+    DataFrame
+        One row an epoch: ``configuration`` (a number), its hyperparameters (the names of ``spaces.MNIST_CNN``),
+        ``epoch``, ``valid_error`` and ``test_error`` (shares of the 1,000 images of each part), and ``seconds``
+        (of that epoch, evaluation included, on one core).
+    """
+    import pandas as pd
+
+    return pd.read_csv(_recording("mnist_cnn_81_curves.csv.gz"))
+
+
+def load_study(name: str) -> optuna.Study:
+    """Load a recorded study into memory, by the name of its file without the ending ``.journal``.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such recording.
+    """
+    import optuna
+    from optuna.storages.journal import JournalFileBackend
+
+    recorded = optuna.storages.JournalStorage(JournalFileBackend(str(_recording(f"{name}.journal"))))
+    (summary,) = optuna.get_all_study_summaries(recorded)
+    memory = optuna.storages.InMemoryStorage()
+    optuna.copy_study(
+        from_study_name=summary.study_name, from_storage=recorded, to_storage=memory, to_study_name=name
+    )
+    return optuna.load_study(study_name=name, storage=memory)
 
 
 def save_npz(path: str | os.PathLike[str], data: MNIST) -> None:
@@ -297,6 +336,15 @@ def _fetch(url: str) -> bytes:
 
 
 # Files
+
+
+def _recording(name: str) -> Path:
+    """Find a recorded file: inside the installed package, or in the folder ``data`` of a checkout."""
+    package = Path(__file__).resolve().parent
+    for folder in (package / "data", package.parent / "data"):
+        if (folder / name).exists():
+            return folder / name
+    raise FileNotFoundError(f"there is no recording {name!r}: it would lie in {package.parent / 'data'}")
 
 
 def _cache_folder() -> Path:
