@@ -1,0 +1,273 @@
+"""Execute the lessons and their solutions from top to bottom, each in a fresh kernel of the running Python.
+
+``python notebooks/run.py`` runs all of them, ``python notebooks/run.py 05`` those whose names begin so. It
+prints a table and leaves HTML under ``build/``. With ``--write`` each notebook that ran without an error is also
+replaced by what was executed, without anything that changes from one run or machine to the next.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import copy
+import logging
+import os
+import re
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+from bs4 import BeautifulSoup
+from jupyter_client.kernelspec import KernelSpecManager
+from jupyter_client.manager import AsyncKernelManager
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from nbconvert import HTMLExporter
+from nbformat import NotebookNode
+from traitlets import default
+
+NOTEBOOKS = Path(__file__).resolve().parent
+BUILD = NOTEBOOKS.parent / "build"
+
+#: Seconds after which a cell is taken to hang.
+CELL_TIMEOUT = 600
+
+
+class KernelOfThisPython(AsyncKernelManager):
+    """Starts the kernel of the running Python, whatever kernels its user has installed."""
+
+    @default("kernel_spec_manager")
+    def _no_installed_kernels(self) -> KernelSpecManager:
+        return KernelSpecManager(kernel_dirs=[])
+
+    @default("transport_encryption")
+    def _encrypt(self) -> str:
+        return "auto"  # or else newer kernels warn on the terminal
+
+
+@dataclass
+class Outcome:
+    """How the execution of one notebook ended."""
+
+    name: str
+    seconds: float
+    failure: str | None  #: the failing cell, its first line and the error; None if every cell ran
+
+
+class Progress:
+    """Says which cell runs: on a terminal in one line that is drawn anew, elsewhere once a notebook."""
+
+    def __init__(self, name: str, n_cells: int) -> None:
+        self.cell = 0
+        self._name, self._n_cells = name, n_cells
+        self._start = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self._start
+
+    async def show(self) -> None:
+        """Show the progress until cancelled."""
+        if not sys.stdout.isatty():
+            print(f"{self._name}: running {self._n_cells} cells", flush=True)
+            return
+        while True:
+            line = f"{self._name}: cell {self.cell} of {self._n_cells}, {self.seconds:.0f} s"
+            print(f"\r\033[K{line}", end="", flush=True)
+            await asyncio.sleep(0.5)
+
+    def end(self, result: str) -> None:
+        """Leave one line that says how it ended."""
+        clear = "\r\033[K" if sys.stdout.isatty() else ""
+        print(f"{clear}{self._name}: {result}, {self.seconds:.1f} s", flush=True)
+
+
+def find_notebooks(names: Sequence[str] = (), folder: Path = NOTEBOOKS) -> list[Path]:
+    """Return the lessons and their solutions in order, or those whose names begin with one of `names`.
+
+    Raises
+    ------
+    ValueError
+        If one of `names` fits no notebook.
+    """
+    paths = sorted([*folder.glob("*.ipynb"), *folder.glob("solutions/*.ipynb")], key=lambda path: path.stem)
+    names = [Path(name).stem for name in names]
+    for name in names:
+        if not any(path.stem.startswith(name) for path in paths):
+            known = ", ".join(path.stem for path in paths) or "none"
+            raise ValueError(f"no lesson's name begins with {name!r}; there are: {known}")
+    return [path for path in paths if not names or path.stem.startswith(tuple(names))]
+
+
+def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
+    """Return the cells that are executed."""
+    return [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
+
+
+async def execute(notebook: NotebookNode, name: str, folder: Path) -> Outcome:
+    """Execute `notebook` in place, in `folder`, and shut its kernel down whatever happens."""
+    progress = Progress(name, len(code_cells(notebook)))
+    interrupted = asyncio.Event()
+
+    def count(**_: object) -> None:
+        progress.cell += 1
+
+    def watch_signals(**_: object) -> None:
+        def interrupt(task: asyncio.Task) -> None:
+            interrupted.set()
+            task.cancel()
+
+        # In place of nbclient's own handlers, after which an interruption looks like a dead kernel.
+        with contextlib.suppress(NotImplementedError):  # Windows raises KeyboardInterrupt by itself
+            for number in (signal.SIGINT, signal.SIGTERM):
+                asyncio.get_running_loop().add_signal_handler(number, interrupt, asyncio.current_task())
+
+    client = NotebookClient(
+        notebook,
+        kernel_manager_class=KernelOfThisPython,
+        kernel_name="python3",
+        timeout=CELL_TIMEOUT,
+        coalesce_streams=True,
+        store_widget_state=False,
+        record_timing=False,
+        on_notebook_start=watch_signals,
+        on_cell_execute=count,
+    )
+    shown = asyncio.create_task(progress.show())
+    failure = None
+    try:
+        await client.async_execute(cwd=str(folder))
+    except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
+        if interrupted.is_set():
+            raise KeyboardInterrupt from None
+        failure = describe_failure(progress.cell, code_cells(notebook)[progress.cell - 1], error)
+    finally:
+        shown.cancel()
+    progress.end("failed" if failure else "ok")
+    return Outcome(name, progress.seconds, failure)
+
+
+def describe_failure(number: int, cell: NotebookNode, error: Exception) -> str:
+    """Return the cell's number, its first line, and the error in one line."""
+    if isinstance(error, CellExecutionError):
+        said = f"{error.ename}: {error.evalue}".strip().splitlines()[-1]
+    elif isinstance(error, CellTimeoutError):
+        said = f"still running after {CELL_TIMEOUT} s"
+    else:
+        said = "the kernel died"
+    return f"cell {number}: {cell.source.strip().splitlines()[0]} -> {said}"
+
+
+def normalise(notebook: NotebookNode) -> None:
+    """Take out, in place, what another run or another machine would write differently."""
+    notebook.metadata = nbformat.from_dict(
+        {
+            "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+            "language_info": {"name": "python"},
+        }
+    )
+    for cell in notebook.cells:
+        tags = cell.metadata.get("tags")
+        cell.metadata = nbformat.from_dict({"tags": tags} if tags else {})
+    for number, cell in enumerate(code_cells(notebook), start=1):
+        cell.execution_count = number
+        cell.outputs = [output for output in cell.outputs if is_kept(output)]
+        for output in cell.outputs:
+            if output.output_type == "execute_result":
+                output.execution_count = number
+            if "metadata" in output:
+                output.metadata = NotebookNode()
+
+
+def is_kept(output: NotebookNode) -> bool:
+    """Whether an output is committed: all but widgets, which need a live kernel, and what went to stderr."""
+    is_widget = "application/vnd.jupyter.widget-view+json" in output.get("data", {})
+    return not is_widget and output.get("name") != "stderr"
+
+
+def to_html(notebook: NotebookNode) -> str:
+    """Return a page that stands alone: links to lessons lead to pages, pictures have alternative texts."""
+    page = copy.deepcopy(notebook)
+    text = [cell for cell in page.cells if cell.cell_type == "markdown"]
+    title = re.search(r"^# (.+)", "\n".join(cell.source for cell in text), re.MULTILINE)
+    for cell in text:
+        cell.source = re.sub(r"(\]\((?!\w+:)[^)#\s]+)\.ipynb", r"\1.html", cell.source)
+    # nbconvert warns of the alternative texts that are added below.
+    logging.getLogger("traitlets").setLevel(logging.ERROR)
+    resources = {"metadata": {"name": title[1] if title else "Notebook"}}
+    html, _ = HTMLExporter(embed_images=True).from_notebook_node(page, resources)
+    return describe_figures(html)
+
+
+def describe_figures(html: str) -> str:
+    """Give each figure, as its alternative text, the paragraph that follows it."""
+    page = BeautifulSoup(html, "html.parser")
+    for image in page.select(".jp-OutputArea-output img"):
+        text = image.find_next(class_="jp-MarkdownCell")
+        paragraph = text and text.find("p")
+        if paragraph:
+            image["alt"] = " ".join(paragraph.get_text().split())
+    return str(page)
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Write a whole file or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(path.name + ".draft")
+    draft.write_text(text, encoding="utf-8")
+    os.replace(draft, path)
+
+
+def run(paths: Sequence[Path], write: bool) -> Iterator[Outcome]:
+    """Execute notebooks one after another, failing ones included."""
+    for path in paths:
+        notebook = nbformat.read(path, as_version=4)
+        outcome = asyncio.run(execute(notebook, path.stem, path.parent))
+        page = BUILD / path.relative_to(NOTEBOOKS).with_suffix(".html")
+        replace_file(page, to_html(notebook))
+        if write and outcome.failure is None:
+            normalise(notebook)
+            replace_file(path, nbformat.writes(notebook) + "\n")
+        yield outcome
+
+
+def print_table(outcomes: Sequence[Outcome]) -> None:
+    """Print a line for each notebook: its name, the seconds it took, and ok or what failed."""
+    width = max(len("lesson"), *(len(outcome.name) for outcome in outcomes))
+    print(f"\n{'lesson':{width}}  seconds  result")
+    for outcome in outcomes:
+        print(f"{outcome.name:{width}}  {outcome.seconds:7.1f}  {outcome.failure or 'ok'}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what the command line says and return the exit status: 1 if a notebook failed."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("names", nargs="*", help="beginnings of names, such as 05; all if none")
+    parser.add_argument("--write", action="store_true", help="also put the outputs into the notebooks")
+    options = parser.parse_args(arguments)
+    try:
+        paths = find_notebooks(options.names)
+    except ValueError as error:
+        parser.error(str(error))
+    if not paths:
+        print("There are no lessons yet.")
+        return 0
+    outcomes = list(run(paths, options.write))
+    print_table(outcomes)
+    return int(any(outcome.failure for outcome in outcomes))
+
+
+if __name__ == "__main__":
+    # A bar that vanishes at its end leaves marks in recorded outputs.
+    os.environ["TQDM_DISABLE"] = "1"
+    try:
+        sys.exit(main())
+    except (KeyboardInterrupt, asyncio.CancelledError):  # the latter between two cells
+        print("\ninterrupted", file=sys.stderr)
+        sys.exit(130)

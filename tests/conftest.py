@@ -1,0 +1,29 @@
+"""A skipped test fails the suite, unless it is listed here with the reason."""
+
+from __future__ import annotations
+
+import pytest
+
+#: Tests that may be skipped: beginning of the test's id -> why and where.
+ALLOWED_SKIPS: dict[str, str] = {}
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail a run in which a test was skipped that may not be."""
+    if find_forbidden_skips(session.config) and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name the tests that should not have been skipped."""
+    for test in find_forbidden_skips(terminalreporter.config):
+        terminalreporter.write_line(
+            f"SKIPPED, but not in ALLOWED_SKIPS of tests/conftest.py: {test}", red=True
+        )
+
+
+def find_forbidden_skips(config: pytest.Config) -> list[str]:
+    """Return the ids of the tests that were skipped and may not be."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    skipped = [report.nodeid for report in reporter.stats.get("skipped", [])]
+    return [test for test in skipped if not test.startswith(tuple(ALLOWED_SKIPS))]

@@ -1,0 +1,24 @@
+"""Where the notebooks are, and the modules that lie beside them in no package."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+LESSONS = sorted(NOTEBOOKS.glob("*.ipynb"))
+SOLUTIONS = sorted(NOTEBOOKS.glob("solutions/*.ipynb"))
+
+
+def load(path: Path) -> ModuleType:
+    """Import a file that is part of no package."""
+    spec = importlib.util.spec_from_file_location(f"{path.parent.name}_{path.stem}", path)
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+runner = load(NOTEBOOKS / "run.py")
+comparison = load(NOTEBOOKS / "conftest.py")
