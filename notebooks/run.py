@@ -1,8 +1,8 @@
 """Execute the lessons and their solutions from top to bottom, each in a fresh kernel of the running Python.
 
 ``python notebooks/run.py`` runs all of them, ``python notebooks/run.py 05`` those whose names begin so. It
-prints a table and leaves HTML under ``build/``. With ``--write`` each notebook that ran without an error is also
-replaced by what was executed, without anything that changes from one run or machine to the next.
+prints a table and leaves HTML under ``build/``. With ``--write`` each notebook that ran without an error is
+also replaced by what was executed, without anything that changes from one run or machine to the next.
 """
 
 from __future__ import annotations

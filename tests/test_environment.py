@@ -1,0 +1,334 @@
+"""What is installed, and by whom: pyproject.toml, constraints.txt, environment.yml, Makefile and CI."""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+ROOT = Path(__file__).parents[1]
+PYTHONS = ["3.11", "3.12", "3.13"]
+
+
+def read(name: str) -> str:
+    """Return the text of a file of the project."""
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+project = tomllib.loads(read("pyproject.toml"))["project"]
+base = [Requirement(line) for line in project["dependencies"]]
+extras = {
+    name: [Requirement(line) for line in lines] for name, lines in project["optional-dependencies"].items()
+}
+declared = base + [requirement for requirements in extras.values() for requirement in requirements]
+pins = [Requirement(line) for line in read("constraints.txt").splitlines() if not line.startswith("#")]
+
+
+def pinned(name: str, python: str) -> Version:
+    """Return the version that constraints.txt names under a Python."""
+    fitting = [
+        pin
+        for pin in pins
+        if canonicalize_name(pin.name) == canonicalize_name(name)
+        and (pin.marker is None or pin.marker.evaluate({"python_version": python}))
+    ]
+    assert len(fitting) == 1, f"{name} has {len(fitting)} pins for Python {python}"
+    return Version(next(iter(fitting[0].specifier)).version)
+
+
+# --- pyproject.toml and constraints.txt -----------------------------------------------------------
+
+
+def test_requirements_are_lower_bounds_only() -> None:
+    assert {specifier.operator for requirement in declared for specifier in requirement.specifier} == {">="}
+    assert all(requirement.specifier for requirement in declared)
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_every_requirement_has_one_exact_version_within_its_bounds(python: str) -> None:
+    assert {specifier.operator for pin in pins for specifier in pin.specifier} == {"=="}
+    assert all(requirement.specifier.contains(pinned(requirement.name, python)) for requirement in declared)
+    assert python in SpecifierSet(project["requires-python"])
+
+
+def test_constraints_name_no_host_no_path_and_no_torch() -> None:
+    assert [str(pin) for pin in pins if pin.url or pin.extras or pin.name == "torch"] == []
+    assert not re.search(r"://|^-|^/|@", read("constraints.txt"), re.MULTILINE)
+
+
+def test_numpy_is_the_last_that_mxnet_asks_for_where_there_is_a_wheel_of_it() -> None:
+    assert pinned("numpy", "3.11") == pinned("numpy", "3.12") < Version("2") < pinned("numpy", "3.13")
+
+
+def test_all_that_is_installed_for_the_package_is_pinned() -> None:
+    unpinned = set(map(canonicalize_name, installed_closure())) - {
+        canonicalize_name(pin.name) for pin in pins
+    }
+    assert unpinned == set()
+
+
+def installed_closure() -> set[str]:
+    """Return the names of what is installed here because the package asks for it, directly or not."""
+    found: set[str] = set()
+    waiting = [(requirement, "") for requirement in declared]
+    while waiting:
+        requirement, extra = waiting.pop()
+        if requirement.marker and not requirement.marker.evaluate({"extra": extra}):
+            continue
+        key = f"{requirement.name}[{','.join(sorted(requirement.extras))}]"
+        if key in found or not is_installed(requirement.name):
+            continue
+        found.add(key)
+        needs = [Requirement(line) for line in importlib.metadata.requires(requirement.name) or []]
+        waiting += [(need, extra) for need in needs for extra in ("", *requirement.extras)]
+    return {key.partition("[")[0] for key in found}
+
+
+def is_installed(name: str) -> bool:
+    """Whether a distribution is installed."""
+    try:
+        importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def test_what_the_package_imports_is_what_it_asks_for() -> None:
+    ours = {path.stem for path in (ROOT / "hpo_helpers").glob("*.py")} | {"hpo_helpers"}
+    imported = {
+        name
+        for path in (ROOT / "hpo_helpers").rglob("*.py")
+        for name in imported_names(path)
+        if name not in sys.stdlib_module_names and name not in ours
+    }
+    names = {requirement.name for requirement in base}
+    assert imported - names <= {
+        requirement.name for extra in ("mxnet", "aws") for requirement in extras[extra]
+    }
+    assert names - imported == set()
+
+
+def imported_names(path: Path) -> set[str]:
+    """Return the first names of all that a file imports."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names.add(node.module.partition(".")[0])
+    return names
+
+
+# --- environment.yml, CI and licences -------------------------------------------------------------
+
+
+def test_conda_gets_what_make_installs() -> None:
+    python, pip, section = yaml.safe_load(read("environment.yml"))["dependencies"]
+    assert pip == "pip"
+    assert python.removeprefix("python=") in SpecifierSet(project["requires-python"])
+    assert Version(python.removeprefix("python=")) < Version("3.13"), "pip cannot resolve MXNet from 3.13 on"
+    constraint, editable = section["pip"]
+    assert constraint == "--constraint constraints.txt"
+    installed = re.fullmatch(r"--editable \.\[(.+)\]", editable)[1].split(",")
+    assert installed == list(extras)
+    assert f"'.[{','.join(installed)}]'" in read("Makefile")
+    assert f'".[{",".join(installed)}]"' in read("README.md")
+
+
+def test_pip_resolves_mxnet_where_make_adds_it() -> None:
+    (mxnet,) = [requirement for requirement in extras["mxnet"] if requirement.name == "mxnet"]
+    platforms = str(mxnet.marker).partition(" and (")[2].removesuffix(")").replace('"', "'")
+    assert f'"mxnet; {platforms}"' in read("Makefile")
+
+
+def test_continuous_integration_runs_the_readme_s_command_on_every_supported_python() -> None:
+    job = yaml.safe_load(read(".github/workflows/ci.yml"))["jobs"]["test"]
+    assert job["strategy"]["matrix"]["python-version"] == PYTHONS
+    assert job["steps"][-1]["run"] == "make PYTHON=python test"
+    assert f"SUPPORTED := {' '.join(PYTHONS)}\n" in read("Makefile")
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+    assert read(".ci/run").splitlines()[-1] == "make test"
+    assert "\nmake test" in read("README.md")
+
+
+def test_the_licences_are_named_alike_everywhere() -> None:
+    citation = yaml.safe_load(read("CITATION.cff"))
+    assert project["license"].split(" AND ") == citation["license"] == ["Apache-2.0", "CC-BY-4.0"]
+    assert citation["version"] == project["version"]
+    assert "Apache License" in read("LICENSE") and "Version 2.0" in read("LICENSE")
+    assert "Attribution 4.0 International" in read("LICENSE-CC-BY-4.0")
+    assert all((ROOT / name).exists() for name in project["license-files"])
+
+
+# --- Makefile -------------------------------------------------------------------------------------
+
+FAKE_PYTHON = """#!/bin/sh
+# Answers as a Python would, and makes environments whose Python writes down what it is asked to do.
+case "$*" in
+  *sys.base_prefix*) echo "$FAKE_VERSION $FAKE_VERSION.1 /an installation" ;;
+  *ensurepip*) test -z "$FAKE_LACKS_VENV" ;;
+  "-m venv --clear"*)
+    mkdir -p "$4/bin"
+    echo '#!/bin/sh' > "$4/bin/python"
+    echo 'echo "$*" >> log' >> "$4/bin/python"
+    echo 'case "$*" in *pip*) test -z "$FAKE_PIP_FAILS" ;; esac' >> "$4/bin/python"
+    chmod +x "$4/bin/python"
+    echo venv "$4" >> log ;;
+esac
+"""
+
+needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A checkout at a path that is not easy, and a Python beside it."""
+    folder = tmp_path / "a chäckout"
+    folder.mkdir()
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, folder)
+    python = tmp_path / "a python"
+    python.write_text(FAKE_PYTHON)
+    python.chmod(0o755)
+    return folder
+
+
+def make(
+    checkout: Path, *targets: str, version: str = "3.12", **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Run make in `checkout` with the fake Python."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}
+    environment |= {"FAKE_VERSION": version, "PYTHON": "../a python"} | variables
+    return subprocess.run(
+        ["make", *targets], cwd=checkout, env=environment, capture_output=True, text=True, timeout=60
+    )
+
+
+def log(checkout: Path) -> list[str]:
+    """Return what the fake Pythons were asked to do since the last call."""
+    lines = (checkout / "log").read_text().splitlines()
+    (checkout / "log").unlink()
+    return lines
+
+
+@needs_make
+def test_make_sets_the_environment_up_once(checkout: Path) -> None:
+    first = make(checkout, "test")
+    assert (first.returncode, first.stderr) == (0, "")
+    assert "about two minutes" in first.stdout
+    venv, package, mxnet, test = log(checkout)
+    assert venv == "venv .venv/3.12"
+    assert package.endswith("install --constraint constraints.txt --editable .[mxnet,aws,dev]")
+    assert "--no-deps mxnet; sys_platform" in mxnet
+    assert test == "-m pytest"
+
+    assert make(checkout, "run", LESSONS="05").stdout == ""
+    assert log(checkout) == ["notebooks/run.py 05"]
+
+
+@needs_make
+@pytest.mark.parametrize("change", ["constraints", "pyproject", "place"])
+def test_make_sets_a_stale_environment_up_anew(checkout: Path, change: str) -> None:
+    make(checkout, "test")
+    if change == "place":
+        checkout = checkout.rename(checkout.with_name("elsewhere"))
+    else:
+        (path,) = checkout.glob(f"{change}.t*")
+        path.write_text(path.read_text() + "# changed\n")
+    log(checkout)
+    make(checkout, "test")
+    assert log(checkout)[0] == "venv .venv/3.12"
+    make(checkout, "test")
+    assert log(checkout) == ["-m pytest"]
+
+
+@needs_make
+def test_make_keeps_an_environment_for_each_python(checkout: Path) -> None:
+    for version in ("3.12", "3.13"):
+        make(checkout, "test", version=version)
+        assert log(checkout)[0] == f"venv .venv/{version}"
+    make(checkout, "test", version="3.12")
+    assert log(checkout) == ["-m pytest"]
+
+
+@needs_make
+def test_make_does_not_take_a_half_made_environment_for_a_whole_one(checkout: Path) -> None:
+    assert make(checkout, "test", FAKE_PIP_FAILS="1").returncode != 0
+    assert "-m pytest" not in log(checkout)
+    assert make(checkout, "test").returncode == 0
+    assert log(checkout)[0] == "venv .venv/3.12"
+
+
+@needs_make
+@pytest.mark.parametrize(
+    ("variables", "sentence"),
+    [
+        (
+            {"version": "3.10"},
+            "make: '../a python' is Python 3.10; install Python 3.11, 3.12 or 3.13, and name it: ",
+        ),
+        (
+            {"version": "3.14"},
+            "make: '../a python' is Python 3.14; install Python 3.11, 3.12 or 3.13, and name it: ",
+        ),
+        (
+            {"PYTHON": "false"},
+            "make: 'false' does not start; install Python 3.11, 3.12 or 3.13, or name one ",
+        ),
+        (
+            {"PYTHON": "python3.99"},
+            "make: 'python3.99' does not start; install Python 3.11, 3.12 or 3.13, or name one ",
+        ),
+        (
+            {"FAKE_LACKS_VENV": "1"},
+            "lacks its venv module; install it (Debian, Ubuntu: apt install python3.12-venv)",
+        ),
+    ],
+)
+def test_make_refuses_a_python_that_will_not_do_in_one_sentence(
+    checkout: Path, variables: dict[str, str], sentence: str
+) -> None:
+    result = make(checkout, "run", **variables)
+    assert result.returncode != 0
+    said, verdict = result.stderr.splitlines()
+    assert sentence in said
+    assert verdict.startswith("make: ***")
+    assert not (checkout / ".venv").exists()
+
+
+@needs_make
+def test_make_help_lists_every_command_in_a_line(checkout: Path) -> None:
+    commands = re.search(r"^\.PHONY: (.*)", read("Makefile"), re.MULTILINE)[1].split()
+    lines = make(checkout, "help").stdout.splitlines()
+    assert [line.split()[1] for line in lines] == [name for name in commands if name != "environment"]
+    assert make(checkout).stdout.splitlines() == lines, "it is also what make says by itself"
+    assert [name for name in commands[:-1] if f"`make {name}`" not in read("README.md")] == []
+
+
+@needs_make
+def test_make_clean_removes_what_make_made(checkout: Path) -> None:
+    make(checkout, "test")
+    (checkout / "build").mkdir()
+    (checkout / "tests" / "__pycache__").mkdir(parents=True)
+    assert make(checkout, "clean").returncode == 0
+    assert sorted(path.name for path in checkout.iterdir()) == [
+        "Makefile",
+        "constraints.txt",
+        "log",
+        "pyproject.toml",
+        "tests",
+    ]
+    assert list((checkout / "tests").iterdir()) == []
