@@ -20,7 +20,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 
 from hpo_helpers.jobs._channel import COMMAND, FORK, KILL, send
-from hpo_helpers.jobs._worker import die_with_parent, run_job
+from hpo_helpers.jobs._worker import describe_exit, die_with_parent, run_job
 
 PARENT_CHECK_SECONDS = 1.0
 
@@ -155,7 +155,8 @@ class ForkServer:
         if pid not in self._jobs:
             return
         _kill_group(pid)  # what the job started; a group keeps its number while it has a member
-        send(self._control, ("ended", self._jobs.pop(pid), os.waitstatus_to_exitcode(status)))
+        ending = f"the process {describe_exit(os.waitstatus_to_exitcode(status))} before training had"
+        send(self._control, ("ended", self._jobs.pop(pid), ending))
 
 
 def _preload(names: Sequence[str]) -> None:

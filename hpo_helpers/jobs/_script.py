@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from hpo_helpers.jobs._worker import die_with_parent
+from hpo_helpers.jobs._worker import describe_exit, die_with_parent
 
 PAIR = re.compile(r"([^\s=,;]+)=([^\s=,;]+)")  #: as in epoch=3 valid_error=0.0412
 
@@ -33,7 +33,7 @@ def run_script(command: Sequence[str], metric: str, /, **parameters: Any) -> Ite
             if metric in metrics:
                 yield metrics
         if script.wait() != 0:
-            raise RuntimeError(f"{command[0]} ended with exit status {script.returncode}")
+            raise RuntimeError(f"{command[0]} {describe_exit(script.returncode)}")
     finally:
         script.kill()
         script.wait()

@@ -55,6 +55,16 @@ def reports(job: Mapping[str, Any]) -> Iterator[Report]:
         raise RuntimeError("training ended without a report: it must yield a dict of metrics once per epoch")
 
 
+def describe_exit(exit_code: int) -> str:
+    """Return how a process ended, from an exit code as `subprocess` counts: below 0 for a signal."""
+    if exit_code >= 0:
+        return f"ended with exit status {exit_code}"
+    try:
+        return f"was killed by signal {-exit_code} ({signal.Signals(-exit_code).name})"
+    except ValueError:  # a real-time signal has no name
+        return f"was killed by signal {-exit_code}"
+
+
 def describe(error: BaseException) -> str:
     """Return type and message of an exception, then the last lines of its traceback outside this package."""
     frames = [

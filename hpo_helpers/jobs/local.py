@@ -33,6 +33,7 @@ import cloudpickle
 from hpo_helpers.jobs import JobStatus, Report, job_epochs
 from hpo_helpers.jobs._channel import COMMAND, FORK, KILL, Inbox, pack
 from hpo_helpers.jobs._script import run_script
+from hpo_helpers.jobs._worker import describe_exit
 
 SERVER_CODE = (
     "import json, sys; setup = json.loads(sys.argv.pop()); sys.path[:] = setup['path']; "
@@ -205,7 +206,8 @@ class LocalLauncher:
 
     def _send(self, server: _Server, job: LocalJob, content: bytes) -> None:
         channel, channel_of_job = socket.socketpair()
-        job._inbox = Inbox(channel)
+        job._output = job._resources.enter_context(tempfile.TemporaryFile())
+        job._inbox = Inbox(job._resources.enter_context(channel))
         # When a process dies before it has read everything, its end is told like any other.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             with channel_of_job:
@@ -249,7 +251,7 @@ class LocalLauncher:
             if kind == "started":
                 job.pid = content[1]
             else:
-                job._finish(_describe_exit(content[1]))
+                job._finish(content[1])
                 self._running.pop(job.id)
 
     def _lose_server(self, server: _Server) -> None:
@@ -275,7 +277,8 @@ class LocalJob:
         self.error: str | None = None
         self.pid: int | None = None  #: of its process, once that was started
         self._launcher = launcher
-        self._output = tempfile.TemporaryFile()
+        self._resources = contextlib.ExitStack()
+        self._output: IO[bytes] | None = None
         self._inbox: Inbox | None = None
         self._status = JobStatus.RUNNING
         self._ending: tuple[str, str | None] | None = None
@@ -350,9 +353,7 @@ class LocalJob:
             if kind == "failed":
                 self.error = told + _last_lines(self._output)
             self._status = JobStatus.FAILED if kind == "failed" else JobStatus.COMPLETED
-        self._output.close()
-        if self._inbox is not None:
-            self._inbox.channel.close()
+        self._resources.close()
 
 
 class LocalScript(LocalLauncher):
@@ -385,7 +386,8 @@ class LocalScript(LocalLauncher):
         metric: str = "valid_error",
         memory_limit: int | None = None,
     ) -> None:
-        if isinstance(command, str) or not all(isinstance(part, (str, os.PathLike)) for part in command):
+        is_list = not isinstance(command, str) and all(isinstance(part, (str, os.PathLike)) for part in command)
+        if not is_list or not command:
             raise TypeError(f'command must be a list such as ["python", "train.py"], got {command!r}')
         train = functools.partial(run_script, tuple(map(os.fspath, command)), metric)
         super().__init__(train, n_workers, fixed=fixed, metric=metric, memory_limit=memory_limit)
@@ -425,9 +427,9 @@ class _Server:
 
     def describe_loss(self) -> str:
         """Return how a server ended that nobody closed."""
-        during = "while it served" if self.ready else f"while it preloaded {self._preload}"
-        ending = _describe_exit(self.process.wait())
-        return f"the fork server was lost {during}: {ending}{_last_lines(self._output)}"
+        during = "" if self.ready else f" while it preloaded {self._preload}"
+        ending = describe_exit(self.process.wait())
+        return f"the fork server {ending}{during}{_last_lines(self._output)}"
 
     def close(self) -> None:
         """End the server, which ends its jobs."""
@@ -503,18 +505,9 @@ def _count_cores() -> int:
         return os.cpu_count() or 1
 
 
-def _describe_exit(code: int | str) -> str:
-    if isinstance(code, str):
-        return code
-    if code >= 0:
-        return f"the process ended with exit status {code} before it had finished"
-    try:
-        return f"killed by signal {-code} ({signal.Signals(-code).name})"
-    except ValueError:  # a real-time signal has no name
-        return f"killed by signal {-code}"
-
-
-def _last_lines(output: IO[bytes]) -> str:
+def _last_lines(output: IO[bytes] | None) -> str:
+    if output is None:
+        return ""
     size = os.fstat(output.fileno()).st_size
     text = os.pread(output.fileno(), 4096, max(0, size - 4096)).decode(errors="replace")
     lines = text.splitlines()[-OUTPUT_LINES:]
