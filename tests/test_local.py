@@ -944,3 +944,21 @@ def test_a_command_line_runs_on_after_its_last_epoch_unless_it_trains_on(launche
     launcher = launched(["sh", "-c", commands], cls=LocalScript)
     job = finish(launcher, launcher.submit({}, 2))
     assert (job.status, values(job)) == (JobStatus.COMPLETED, [1.0, 2.0])
+
+
+# The real thing.
+
+
+def test_a_real_network_trains_to_the_bit_as_in_a_process_of_its_own(launched):
+    from hpo_helpers.train_mnist import train
+
+    settings = {"fixed": {"n_channels": 4, "batch_size": 256}}
+    launcher = launched(train, 2, **settings)
+    script = launched([sys.executable, "-m", "hpo_helpers.train_mnist"], 1, cls=LocalScript, **settings)
+    jobs = [launcher.submit({"learning_rate": learning_rate}, 2) for learning_rate in (0.1, 0.01)]
+    alone = finish(script, script.submit({"learning_rate": 0.1}, 2))
+    finish(launcher, *jobs)
+    assert [job.error for job in (*jobs, alone)] == [None, None, None]
+    errors = [[report.metrics["valid_error"] for report in job.new_reports()] for job in (*jobs, alone)]
+    assert errors[0] == errors[2] != errors[1]
+    assert len(errors[0]) == 2
