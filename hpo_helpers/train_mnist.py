@@ -2,14 +2,14 @@
 
 In Python, ``train`` yields them::
 
-    for metrics in train(learning_rate=0.05, epochs=3):
+    for metrics in train(learning_rate=0.1, epochs=3):
         print(metrics["epoch"], metrics["valid_error"])
 
 As a script, the same is one line per epoch::
 
-    python train_mnist.py --learning-rate 0.05 --epochs 3
+    python train_mnist.py --learning-rate 0.1 --epochs 3
 
-    epoch=1 valid_error=0.1150 test_error=0.1130 seconds=0.31
+    epoch=3 valid_error=0.0520 test_error=0.0520 seconds=0.34
 
 Where Amazon SageMaker runs the script, the folders of the data and of the saved parameters come from
 ``SM_CHANNEL_TRAINING`` and ``SM_MODEL_DIR``. The file needs NumPy, MXNet, ``mxnet_compat.py`` beside it and
@@ -53,7 +53,7 @@ def _import_mxnet() -> Any:
 # Build the network
 
 
-def build_network(network: str = "cnn", n_channels: int = 8, dropout: float = 0.2) -> Any:
+def build_network(network: str = "cnn", n_channels: int = 16, dropout: float = 0.5) -> Any:
     """Return a network that maps images, shape (n, 1, 28, 28), to scores of the ten digits, shape (n, 10).
 
     Its weights are not set yet: ``initialize`` sets them at random, ``load_parameters("model.params")`` to
@@ -158,11 +158,11 @@ def train(
     *,
     network: str = "cnn",
     epochs: int = 27,
-    learning_rate: float = 0.05,
+    learning_rate: float = 0.1,
     momentum: float = 0.5,
-    batch_size: int = 32,
-    n_channels: int = 8,
-    dropout: float = 0.2,
+    batch_size: int = 64,
+    n_channels: int = 16,
+    dropout: float = 0.5,
     weight_decay: float = 1e-4,
     seed: int = 0,
     data: Any = None,
