@@ -1,4 +1,4 @@
-"""Record what lesson 05 reads: the curves of 81 random configurations, and one run of its live part.
+"""Record what lesson 05 reads: the curves of 81 random configurations, one run of its live part, and its refits.
 
     python data/record_lesson_05.py          # about 15 minutes on 2 cores
 
@@ -12,10 +12,11 @@ from pathlib import Path
 
 import optuna
 import pandas as pd
+from optuna.distributions import CategoricalDistribution
 from optuna.pruners import HyperbandPruner, NopPruner
-from optuna.samplers import RandomSampler, TPESampler
+from optuna.samplers import GridSampler, RandomSampler, TPESampler
 
-from hpo_helpers.comparing import reports
+from hpo_helpers.comparing import anytime, reports
 from hpo_helpers.jobs.local import LocalLauncher
 from hpo_helpers.journal import open_journal
 from hpo_helpers.spaces import MNIST_CNN
@@ -29,25 +30,38 @@ N_CURVES = 81
 CURVE_EPOCHS = 27
 LIVE_EPOCHS = 9
 LIVE_SECONDS = 25
+SEEDS = {"seed": [1, 2, 3, 4]}
 
 
 def main() -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    curves = run("lesson-05-curves", RandomSampler(seed=5), NopPruner(), epochs=CURVE_EPOCHS, n_trials=N_CURVES)
-    live_pruner = HyperbandPruner(min_resource=1, max_resource=LIVE_EPOCHS, reduction_factor=3)
-    live = run("lesson-05", TPESampler(seed=5), live_pruner, epochs=LIVE_EPOCHS, timeout=LIVE_SECONDS)
+    curves = make_study("lesson-05-curves", RandomSampler(seed=5), NopPruner())
+    run(curves, MNIST_CNN, {"seed": 0}, epochs=CURVE_EPOCHS, n_trials=N_CURVES)
     write_curves(curves, HERE / "mnist_cnn_81_curves.csv.gz")
+
+    live = make_study("lesson-05", TPESampler(seed=5), HyperbandPruner(1, LIVE_EPOCHS, 3))
+    run(live, MNIST_CNN, {"seed": 0}, epochs=LIVE_EPOCHS, timeout=LIVE_SECONDS)
     write_study(live, HERE / "lesson_05_live.journal")
+
+    incumbent = live.trials[int(anytime(live)["trial"].iloc[-1])].params
+    refits = make_study("lesson-05-refits", GridSampler(SEEDS, seed=0), NopPruner())
+    space = {"seed": CategoricalDistribution(SEEDS["seed"])}
+    run(refits, space, incumbent, epochs=LIVE_EPOCHS, n_trials=len(SEEDS["seed"]))
+    write_study(refits, HERE / "lesson_05_refits.journal")
     JOURNAL.unlink()
 
 
-def run(name: str, sampler, pruner, **limits) -> optuna.Study:
-    study = optuna.create_study(
+def make_study(name: str, sampler, pruner) -> optuna.Study:
+    """Make a study in the journal, or open it if it is there."""
+    return optuna.create_study(
         study_name=name, sampler=sampler, pruner=pruner, storage=open_journal(JOURNAL), load_if_exists=True
     )
-    with LocalLauncher(train, n_workers=2, fixed={"seed": 0}) as launcher:
-        tune(study, MNIST_CNN, launcher, **limits)
-    return study
+
+
+def run(study: optuna.Study, space: dict, fixed: dict, **limits) -> None:
+    """Train on two workers."""
+    with LocalLauncher(train, n_workers=2, fixed=fixed) as launcher:
+        tune(study, space, launcher, **limits)
 
 
 def write_curves(study: optuna.Study, path: Path) -> None:

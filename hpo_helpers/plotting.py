@@ -38,7 +38,14 @@ def plot_curves(table: pd.DataFrame, *, group: str = "trial", value: str = "valu
     return error_axis(ax)
 
 
-def plot_anytime(table: pd.DataFrame, *, value: str = "value", ax: Axes | None = None, label: str = "incumbent") -> Axes:
+def plot_anytime(
+    table: pd.DataFrame,
+    *,
+    value: str = "value",
+    until: float | None = None,
+    ax: Axes | None = None,
+    label: str = "incumbent",
+) -> Axes:
     """Draw anytime performance: the incumbent's error against time.
 
     Parameters
@@ -47,13 +54,17 @@ def plot_anytime(table: pd.DataFrame, *, value: str = "value", ax: Axes | None =
         One row an incumbent, with the columns ``time`` (seconds) and `value` (an error between 0 and 1).
     value
         Name of a column.
+    until
+        The time, in seconds, up to which the last incumbent is drawn; that of the last row if not given.
     ax
         Where to draw; a new figure if not given.
     label
         The name of the method, for the legend.
     """
     ax = ax or plt.subplots()[1]
-    ax.step(table["time"], table[value], where="post", label=label, marker="o", markersize=4)
+    (line,) = ax.step(table["time"], table[value], where="post", label=label, marker="o", markersize=4)
+    if until is not None:
+        ax.plot([table["time"].iloc[-1], until], [table[value].iloc[-1]] * 2, color=line.get_color())
     ax.set(xlabel="time in seconds", ylabel="validation error of the incumbent")
     ax.legend()
     return error_axis(ax)

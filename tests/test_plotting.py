@@ -67,6 +67,12 @@ def test_the_incumbent_is_a_staircase_over_seconds():
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["random search"]
 
 
+def test_the_last_incumbent_is_drawn_to_the_end_of_the_study():
+    incumbents = pd.DataFrame({"time": [1.0, 4.0], "value": [0.5, 0.1]})
+    end = plot_anytime(incumbents, until=25.0).lines[-1]
+    assert (list(end.get_xdata()), list(end.get_ydata())) == ([4.0, 25.0], [0.1, 0.1])
+
+
 def test_the_style_of_the_lessons_is_found_by_its_name():
     with plt.style.context("hpo_helpers.lessons"):
         assert plt.rcParams["axes.spines.top"] is False
