@@ -15,6 +15,7 @@ import pandas as pd
 from optuna.distributions import CategoricalDistribution
 from optuna.pruners import HyperbandPruner, NopPruner
 from optuna.samplers import GridSampler, RandomSampler, TPESampler
+from optuna.trial import TrialState
 
 from hpo_helpers.comparing import anytime, reports
 from hpo_helpers.jobs.local import LocalLauncher
@@ -35,9 +36,12 @@ SEEDS = {"seed": [1, 2, 3, 4]}
 
 def main() -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    curves = make_study("lesson-05-curves", RandomSampler(seed=5), NopPruner())
+    configurations = draw_configurations()
+    curves = make_study("lesson-05-curves", RandomSampler(), NopPruner())
+    for params in configurations:
+        curves.enqueue_trial(params, skip_if_exists=True)
     run(curves, MNIST_CNN, {"seed": 0}, epochs=CURVE_EPOCHS, n_trials=N_CURVES)
-    write_curves(curves, HERE / "mnist_cnn_81_curves.csv.gz")
+    write_curves(curves, configurations, HERE / "mnist_cnn_81_curves.csv.gz")
 
     live = make_study("lesson-05", TPESampler(seed=5), HyperbandPruner(1, LIVE_EPOCHS, 3))
     run(live, MNIST_CNN, {"seed": 0}, epochs=LIVE_EPOCHS, timeout=LIVE_SECONDS)
@@ -49,6 +53,12 @@ def main() -> None:
     run(refits, space, incumbent, epochs=LIVE_EPOCHS, n_trials=len(SEEDS["seed"]))
     write_study(refits, HERE / "lesson_05_refits.journal")
     JOURNAL.unlink()
+
+
+def draw_configurations() -> list[dict]:
+    """Draw all configurations beforehand: a sampler that is interrupted begins its seed's sequence anew."""
+    study = optuna.create_study(sampler=RandomSampler(seed=5))
+    return [study.ask(MNIST_CNN).params for _ in range(N_CURVES)]
 
 
 def make_study(name: str, sampler, pruner) -> optuna.Study:
@@ -64,12 +74,14 @@ def run(study: optuna.Study, space: dict, fixed: dict, **limits) -> None:
         tune(study, space, launcher, **limits)
 
 
-def write_curves(study: optuna.Study, path: Path) -> None:
+def write_curves(study: optuna.Study, configurations: list[dict], path: Path) -> None:
     """Write one row an epoch: the configuration, its hyperparameters, the errors and the seconds."""
-    params = pd.DataFrame({trial.number: trial.params for trial in study.trials}).T.rename_axis("trial")
-    params = params.astype({"batch_size": int, "n_channels": int}).reset_index()
-    curves = reports(study)[["trial", "epoch", "valid_error", "test_error", "seconds"]]
-    table = params.merge(curves, on="trial").rename(columns={"trial": "configuration"})
+    trials = {str(trial.params): trial.number for trial in study.trials if trial.state == TrialState.COMPLETE}
+    numbers = {trials[str(params)]: configuration for configuration, params in enumerate(configurations)}
+    curves = reports(study).query("trial in @numbers")
+    curves = curves.assign(configuration=curves["trial"].map(numbers))
+    params = pd.DataFrame(configurations).rename_axis("configuration").reset_index()
+    table = params.merge(curves[["configuration", "epoch", "valid_error", "test_error", "seconds"]])
     table = table.sort_values(["configuration", "epoch"])
     table.to_csv(path, index=False, float_format="%.6g", compression={"method": "gzip", "mtime": 0})
 

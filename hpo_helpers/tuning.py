@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import warnings
+import weakref
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -42,7 +43,8 @@ def tune(
 
     Each report goes to the study's pruner in the order in which reports were made. A trial that trains to its
     end is told the value of its last epoch; a pruned one stops at once and frees its worker. Calling `tune`
-    again, after an interruption or in a new process, goes on where the study stood.
+    again, after an interruption or in a new process, goes on where the study stood; a sampler that did not see
+    the trials so far is then seeded anew, since the same seed would propose the same configurations again.
 
     Parameters
     ----------
@@ -84,6 +86,7 @@ def tune(
     """
     _check(study, launcher, epochs, n_trials, timeout, trial_timeout, max_failures)
     close_abandoned_trials(study)
+    _seed_anew_if_resumed(study)
     session = _Session(study, space, launcher, epochs, n_trials, timeout, trial_timeout, max_failures)
     study.stop = session.stop_asking  # GridSampler calls it when the grid is exhausted
     try:
@@ -108,6 +111,17 @@ def close_abandoned_trials(study: optuna.Study) -> None:
             # Another process may close the same trial at this moment; only one of the two succeeds.
             with suppress(ValueError, RuntimeError):
                 _requeue(study, trial, f"process {owner['pid']} ended before the trial did")
+
+
+#: The samplers that `tune` has worked with in this process: their random numbers are not used up twice.
+_SAMPLERS = weakref.WeakSet()
+
+
+def _seed_anew_if_resumed(study: optuna.Study) -> None:
+    tuned_before = any("owner" in trial.user_attrs for trial in study.get_trials(deepcopy=False))
+    if tuned_before and study.sampler not in _SAMPLERS:
+        study.sampler.reseed_rng()
+    _SAMPLERS.add(study.sampler)
 
 
 @dataclass

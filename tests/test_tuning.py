@@ -171,6 +171,22 @@ def test_n_trials_counts_those_of_earlier_calls_and_the_clock_goes_on():
     assert len(study.trials) == 3
 
 
+def test_a_resumed_study_does_not_propose_the_same_configurations_again():
+    study = new_study()
+    run(study, n_trials=3)
+    study.sampler = optuna.samplers.RandomSampler(seed=0)  # as a new process makes it
+    run(study, n_trials=6)
+    assert len({trial.params["x"] for trial in study.trials}) == 6
+
+
+def test_the_same_sampler_goes_on_with_its_sequence():
+    study, whole = new_study(), new_study()
+    run(study, n_trials=3)
+    run(study, n_trials=6)
+    run(whole, n_trials=6)
+    assert [trial.params for trial in study.trials] == [trial.params for trial in whole.trials]
+
+
 def test_at_the_timeout_running_trials_are_told_pruned_with_the_reason():
     study = new_study()
     launcher = run(study, timeout=12.5, n_workers=1)
