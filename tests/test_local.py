@@ -116,7 +116,7 @@ FAILURES = [
     (goes_back, "ValueError: 'epoch' must be a whole number over 2, got 2"),
     (yields_a_lock, "TypeError: the metrics ['lock', 'valid_error'] cannot be sent to the launcher: cannot pickle"),
     (exits, "SystemExit: out of luck"),
-    (exits_at_once, "the process ended with exit status 0 before training had"),
+    (exits_at_once, "the process ended with exit status 0 before the end of training"),
     (kills_itself, "the process was killed by signal 9 (SIGKILL)"),
 ]
 
@@ -517,6 +517,25 @@ def test_the_module_of_the_training_function_says_what_to_preload(launched, tmp_
     assert values(finish(launcher, launcher.submit({}, 1))) == [0.0]
 
 
+def test_the_modules_that_a_function_of_a_notebook_names_are_preloaded():
+    """Its module, which no other process can import, is none of them."""
+    script = """
+import colorsys, json, sys, types
+import wave as waves
+from hpo_helpers.jobs.local import LocalLauncher
+made_here = types.ModuleType("made_here")
+colorsys.PRELOAD = ("this",)
+
+def train(epochs):
+    for module in (colorsys, waves, made_here):
+        yield {"valid_error": 1.0}
+
+with LocalLauncher(train, 1) as launcher:
+    print(launcher._preload)
+"""
+    assert python("-c", script).communicate(timeout=PATIENCE)[0] == "['this', 'colorsys', 'wave']\n"
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -586,6 +605,17 @@ def test_close_ends_everything_and_may_be_called_twice():
     assert [(job.status, job.finished, job.new_reports()) for job in jobs] == [(JobStatus.STOPPED, True, [])] * 2
     with pytest.raises(RuntimeError, match="this launcher is closed"):
         launcher.submit({}, 1)
+
+
+def test_close_ends_even_what_a_job_hid_in_a_session_of_its_own():
+    def hiding(epochs):
+        daemon = ["sh", "-c", "setsid sleep 3600 >/dev/null & echo $!"]
+        yield {"valid_error": 1.0, "pid": int(subprocess.run(daemon, stdout=subprocess.PIPE).stdout)}
+
+    with LocalLauncher(hiding, 1) as launcher:
+        pid = finish(launcher, launcher.submit({}, 1)).new_reports()[0].metrics["pid"]
+        assert is_alive(pid)
+    assert not is_alive(pid)
 
 
 def test_an_exception_in_the_block_closes_the_launcher():
@@ -803,6 +833,7 @@ def test_no_report_is_lost_or_doubled_when_waiting_is_interrupted(launched):
     assert n_interrupted > 20
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_interrupted_submits_and_stops_cost_no_worker(launched):
     launcher = launched(halving)
     finish(launcher, launcher.submit({}, 1))
@@ -812,6 +843,7 @@ def test_interrupted_submits_and_stops_cost_no_worker(launched):
         for job in list(launcher._running.values()):
             job.stop()
         assert launcher._running == {}
+    gc.collect()  # sockets that were not yet in anybody's hands
     assert n_interrupted > 20
     assert values(finish(launcher, launcher.submit({}, 3))) == [1.0, 0.5, 1 / 3]
     assert psutil.Process(launcher._server.process.pid).children() == []

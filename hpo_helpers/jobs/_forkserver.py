@@ -19,8 +19,10 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 
+import psutil
+
 from hpo_helpers.jobs._channel import COMMAND, FORK, KILL, send
-from hpo_helpers.jobs._worker import describe_exit, die_with_parent, run_job
+from hpo_helpers.jobs._worker import adopt_orphans, describe_exit, die_with_parent, run_job
 
 PARENT_CHECK_SECONDS = 1.0
 
@@ -36,6 +38,7 @@ def main(control_fd: int, preload: Sequence[str]) -> None:
     except BaseException as error:
         send(control, ("unusable", f"{type(error).__name__}: {error}"))
         return
+    sys.stdout.flush()  # or every job would print what the preloaded modules did
     send(control, ("ready",))
     exit_status = 1
     try:
@@ -55,6 +58,7 @@ class ForkServer:
         self._control = control
         self._jobs: dict[int, int] = {}  # process id -> job id
         self._wake, self._waker = socket.socketpair()
+        adopt_orphans()  # a job's grandchildren become children of this process when their parent ends
         self._pid = os.getpid()
         self._parent = os.getppid()
 
@@ -71,14 +75,16 @@ class ForkServer:
             while serving and os.getppid() == self._parent:
                 ready = selector.select(PARENT_CHECK_SECONDS)
                 serving = all([key.data() for key, _ in ready])
-                self._reap()
+                for pid, exit_code in _reap():
+                    self._bury(pid, exit_code)
 
     def end(self) -> None:
-        """Kill every job and wait until it is gone."""
-        for pid in self._jobs:
-            _kill_group(pid)
-        for pid in self._jobs:
-            os.waitpid(pid, 0)
+        """Kill every job and all that the jobs started, and return once they are gone."""
+        while processes := psutil.Process().children(recursive=True):
+            for process in processes:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+            _reap()
 
     def _obey(self) -> bool:
         try:
@@ -146,16 +152,11 @@ class ForkServer:
         self._wake.recv(1024)
         return True
 
-    def _reap(self) -> None:
-        with contextlib.suppress(ChildProcessError):
-            while (found := os.waitpid(-1, os.WNOHANG))[0]:
-                self._bury(*found)
-
-    def _bury(self, pid: int, status: int) -> None:
-        if pid not in self._jobs:
+    def _bury(self, pid: int, exit_code: int) -> None:
+        if pid not in self._jobs:  # an orphan that a job left behind
             return
         _kill_group(pid)  # what the job started; a group keeps its number while it has a member
-        ending = f"the process {describe_exit(os.waitstatus_to_exitcode(status))} before training had"
+        ending = f"the process {describe_exit(exit_code)} before the end of training"
         send(self._control, ("ended", self._jobs.pop(pid), ending))
 
 
@@ -184,6 +185,15 @@ def _ending_with(control: socket.socket) -> Iterator[None]:
         yield
     finally:
         fcntl.fcntl(descriptor, fcntl.F_SETFL, flags)
+
+
+def _reap() -> list[tuple[int, int]]:
+    """Return process id and exit code of every child that has ended."""
+    ended = []
+    with contextlib.suppress(ChildProcessError):
+        while (found := os.waitpid(-1, os.WNOHANG))[0]:
+            ended.append((found[0], os.waitstatus_to_exitcode(found[1])))
+    return ended
 
 
 def _kill_group(pid: int) -> None:

@@ -20,7 +20,8 @@ from hpo_helpers.jobs import Report, make_report
 from hpo_helpers.jobs._channel import receive, send
 
 TRACEBACK_LINES = 6
-PR_SET_PDEATHSIG = 1
+PR_SET_PDEATHSIG = 1  #: of Linux, in <linux/prctl.h>
+PR_SET_CHILD_SUBREAPER = 36
 
 
 def run_job(channel: socket.socket) -> None:
@@ -79,11 +80,19 @@ def describe(error: BaseException) -> str:
 
 def die_with_parent(parent: int) -> None:
     """Ask Linux to kill this process once its parent, `parent`, is gone."""
-    if sys.platform != "linux":
-        return
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
+
+
+def adopt_orphans() -> None:
+    """Ask Linux to make this process the parent of descendants that lose theirs."""
+    _prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def _prctl(option: int, value: int) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(option, value)
 
 
 @contextlib.contextmanager

@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import types
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -65,8 +66,9 @@ class LocalLauncher:
         The name of the metric that is tuned.
     preload
         What to have ready before the first job: names ``"module"``, or ``"module:function"`` for a function
-        that is called once and remembers its result. By default the module of `train` and what its constant
-        ``PRELOAD`` lists. It must start no thread: a job could wait forever for one that was not forked with it.
+        that is called once and remembers its result. By default the module of `train`, after what its constant
+        ``PRELOAD`` lists; where `train` is written in a notebook or a script, the modules it names. It must
+        start no thread: a job could wait forever for one that was not forked with it.
     memory_limit
         Bytes of address space that a job may take beyond what was preloaded; Linux only.
 
@@ -480,10 +482,23 @@ def _pickle(train: Any, fixed: Mapping[str, Any]) -> bytes:
 def _default_preload(train: Any) -> list[str]:
     while isinstance(train, functools.partial):
         train = train.func
-    name = getattr(train, "__module__", None)
-    if name == "__main__" or getattr(sys.modules.get(name), "__spec__", None) is None:
-        return []  # no other process can import it: it is sent as it is
-    return [name, *getattr(sys.modules[name], "PRELOAD", ())]
+    modules = [module for used in _used_by(train) if (module := _module_of(used)) is not None]
+    return [name for module in modules for name in (*getattr(module, "PRELOAD", ()), module.__name__)]
+
+
+def _used_by(train: Any) -> list[Any]:
+    """Return the function, or what it names of its surroundings where no other process can import it."""
+    if _module_of(train) is not None or not hasattr(train, "__code__"):
+        return [train]
+    surroundings = train.__globals__
+    return [surroundings[name] for name in train.__code__.co_names if name in surroundings]
+
+
+def _module_of(thing: Any) -> types.ModuleType | None:
+    """Return the module that defines it, if other processes can import that too."""
+    module = thing if inspect.ismodule(thing) else sys.modules.get(getattr(thing, "__module__", None))
+    importable = module is not None and module.__name__ != "__main__" and module.__spec__ is not None
+    return module if importable else None
 
 
 def _names(preload: Any) -> list[str]:
