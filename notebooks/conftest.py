@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import io
-import os
 import re
 from collections.abc import Iterator, Sequence
 
@@ -20,9 +19,6 @@ from nbformat import NotebookNode
 from nbval.plugin import IPyNbCell
 from PIL import Image
 
-# A bar that vanishes at its end leaves marks in recorded outputs.
-os.environ["TQDM_DISABLE"] = "1"
-
 #: Where the printed figures of live cells must lie, ends included: the notebook's name -> the ignored cell's
 #: id -> a pattern with one group -> the range of all that it finds. Every ignored cell needs a pattern.
 RANGES: dict[str, dict[str, dict[str, tuple[float, float]]]] = {}
@@ -30,6 +26,17 @@ RANGES: dict[str, dict[str, dict[str, tuple[float, float]]]] = {}
 #: Correlation of two pictures, shrunk, below which they are not the same. Two plots of one kind with other
 #: data have less than 0.7; another width or label gives 0.97 and more.
 LIKENESS = 0.95
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
+    """Start kernels, which the setup of a notebook's first cell does, without progress bars.
+
+    A bar that vanishes at its end leaves marks in recorded outputs.
+    """
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("TQDM_DISABLE", "1")
+        yield
 
 
 @pytest.hookimpl(wrapper=True)
