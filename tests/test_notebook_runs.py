@@ -77,7 +77,7 @@ def test_an_edited_result_a_swapped_or_missing_figure_and_a_warning_fail_the_sui
     path = write(
         project,
         "05_tiny",
-        new_code_cell("from tqdm.auto import tqdm\nprint('incumbent', *tqdm([0.0412], leave=False))"),
+        new_code_cell("from tqdm import tqdm\nprint('incumbent', *tqdm([0.0412], leave=False))"),
         draw("plt.plot([1, 2, 3])"),
         draw("plt.plot([3, 1, 2])"),
         draw("plt.plot([1, 1, 2])"),
