@@ -1,7 +1,7 @@
 """The process that LocalLauncher's jobs are forked from, where everything they need is imported already.
 
-It has a single thread, answers one launcher over one socket, and outlives neither the launcher nor its jobs:
-when the socket closes, or the launcher's process is gone, it kills its jobs with everything that they started.
+It has a single thread and answers one launcher over one socket. When the socket closes, or the launcher's
+process is gone, it ends, after its jobs and everything that they started.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from collections.abc import Iterator, Sequence
 import psutil
 
 from hpo_helpers.jobs._channel import COMMAND, FORK, KILL, send
-from hpo_helpers.jobs._worker import adopt_orphans, describe_exit, die_with_parent, run_job
+from hpo_helpers.jobs._process import adopt_orphans, describe_exit, die_with_parent
+from hpo_helpers.jobs._worker import run_job
 
 PARENT_CHECK_SECONDS = 1.0
 

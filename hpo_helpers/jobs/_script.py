@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from hpo_helpers.jobs._worker import describe_exit, die_with_parent
+from hpo_helpers.jobs._process import describe_exit, die_with_parent
 
 PAIR = re.compile(r"([^\s=,;]+)=([^\s=,;]+)")  #: as in epoch=3 valid_error=0.0412
 

@@ -1,8 +1,8 @@
 """Jobs in processes of this machine, forked from one that has imported everything already.
 
-`multiprocessing` has a fork server too. It is one for the whole program (a single preload list, an environment
-frozen at its first use), imports ``__main__`` anew (scripts need their guard), ignores what it cannot preload
-and leaves a resource tracker behind. The one here belongs to its launcher and ends with it.
+`multiprocessing` has a fork server too: one for the whole program, with a single preload list and the
+environment of its first use. It imports ``__main__`` anew (scripts need their guard), ignores what it cannot
+preload, and leaves a resource tracker behind. The one here belongs to its launcher and ends with it.
 """
 
 from __future__ import annotations
@@ -11,39 +11,29 @@ import contextlib
 import functools
 import inspect
 import itertools
-import json
 import numbers
 import os
 import pickle
 import selectors
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import time
-import types
+import traceback
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import IO, Any
 
 import cloudpickle
 
 from hpo_helpers.jobs import JobStatus, Report, job_epochs
-from hpo_helpers.jobs._channel import COMMAND, FORK, KILL, Inbox, pack
+from hpo_helpers.jobs._channel import FORK, KILL, Inbox, pack
+from hpo_helpers.jobs._preload import check_preload, find_preload
 from hpo_helpers.jobs._script import run_script
-from hpo_helpers.jobs._worker import describe_exit
-
-SERVER_CODE = (
-    "import json, sys; setup = json.loads(sys.argv.pop()); sys.path[:] = setup['path']; "
-    "from hpo_helpers.jobs._forkserver import main; main(setup['control'], setup['preload'])"
-)
-#: Two jobs of two threads each are many times slower than of one, and give other bits.
-ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
-OUTPUT_LINES = 10
-CLOSE_SECONDS = 10.0
+from hpo_helpers.jobs._server import Server, last_lines
+from hpo_helpers.jobs._worker import Frame
 
 
 class LocalLauncher:
@@ -51,7 +41,8 @@ class LocalLauncher:
 
     A job starts in milliseconds: it is forked from a process that has imported what training needs. That
     process and its jobs have the import path, the working directory and the environment that this one has
-    when the launcher is made, and one thread each for linear algebra. No ``if __name__ == "__main__"`` is needed.
+    when the launcher is made, and one thread each for linear algebra. Scripts need no
+    ``if __name__ == "__main__"``.
 
     Parameters
     ----------
@@ -66,9 +57,9 @@ class LocalLauncher:
         The name of the metric that is tuned.
     preload
         What to have ready before the first job: names ``"module"``, or ``"module:function"`` for a function
-        that is called once and remembers its result. By default the module of `train`, after what its constant
-        ``PRELOAD`` lists; where `train` is written in a notebook or a script, the modules it names. It must
-        start no thread: a job could wait forever for one that was not forked with it.
+        that is called once and remembers its result. By default the module of `train`, after what its
+        constant ``PRELOAD`` lists; where `train` is written in a notebook or a script, the modules it names.
+        It must start no thread: a job could wait forever for one that was not forked with it.
     memory_limit
         Bytes of address space that a job may take beyond what was preloaded; Linux only.
 
@@ -110,13 +101,13 @@ class LocalLauncher:
         self.n_workers = _count_cores() if n_workers is None else _positive("n_workers", n_workers)
         self.metric = metric
         self._memory_limit = None if memory_limit is None else _positive("memory_limit", memory_limit)
-        self._preload = _default_preload(train) if preload is None else _names(preload)
+        self._preload = find_preload(train) if preload is None else check_preload(preload)
         self._training = _pickle(train, fixed)
         self._ids = itertools.count()
         self._running: dict[int, LocalJob] = {}
         self._closed = False
         self._start = time.monotonic()
-        self._server: _Server | None = self._start_server()
+        self._server: Server | None = self._start_server()
 
     def clock(self) -> float:
         """Return the seconds since this launcher was made."""
@@ -167,7 +158,7 @@ class LocalLauncher:
             job._end_was_seen = job.finished
 
     def close(self) -> None:
-        """Stop what still runs; no process, file or thread of this launcher is left. It may be called twice."""
+        """Stop what still runs, and leave no process and no open file. It may be called twice."""
         self._closed = True
         if self._server is not None:
             self._server.close()
@@ -184,13 +175,13 @@ class LocalLauncher:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _start_server(self) -> _Server:
-        server = _Server(self._preload)
+    def _start_server(self) -> Server:
+        server = Server(self._preload)
         # Closes it at the end of the program, or once nobody can reach a launcher that was never closed.
         weakref.finalize(self, server.close)
         return server
 
-    def _ready_server(self) -> _Server:
+    def _ready_server(self) -> Server:
         server = self._server = self._server or self._start_server()
         while not server.ready and self._server is server:
             self._poll(None)
@@ -206,7 +197,7 @@ class LocalLauncher:
             "start": self._start,
         }
 
-    def _send(self, server: _Server, job: LocalJob, content: bytes) -> None:
+    def _send(self, server: Server, job: LocalJob, content: bytes) -> None:
         channel, channel_of_job = socket.socketpair()
         job._output = job._resources.enter_context(tempfile.TemporaryFile())
         job._inbox = Inbox(job._resources.enter_context(channel))
@@ -256,11 +247,11 @@ class LocalLauncher:
                 job._finish(content[1])
                 self._running.pop(job.id)
 
-    def _lose_server(self, server: _Server) -> None:
+    def _lose_server(self, server: Server) -> None:
         if server.failure is None:
             server.failure = server.describe_loss()
             if server.ready:
-                warnings.warn(f"{server.failure}\nThe next job starts a new one.", RuntimeWarning, stacklevel=2)
+                warnings.warn(f"{server.failure}\nThe next job starts a new one.", RuntimeWarning, 2)
         for job in list(self._running.values()):
             job._kill_group()
             job._finish(server.failure)
@@ -283,7 +274,7 @@ class LocalJob:
         self._output: IO[bytes] | None = None
         self._inbox: Inbox | None = None
         self._status = JobStatus.RUNNING
-        self._ending: tuple[str, str | None] | None = None
+        self._ending: tuple[JobStatus, Any] | None = None  # as it told itself
         self._reports: dict[int, Report] = {}
         self._n_read = 0
         self._silent = False
@@ -335,12 +326,12 @@ class LocalJob:
             kind, content = pickle.loads(message)
         except Exception as error:
             kind = "failed"
-            content = f"the metrics cannot be read here: {type(error).__name__}: {error}"
+            content = f"the metrics cannot be read here: {type(error).__name__}: {error}", []
             self._launcher._kill(self)
         if kind == "report":
             self._reports.setdefault(content.epoch, content)
-        else:
-            self._ending = self._ending or (kind, content)
+        elif self._ending is None:
+            self._ending = JobStatus(kind), content
 
     def _kill_group(self) -> None:
         if self.pid is not None:
@@ -351,20 +342,20 @@ class LocalJob:
         """Settle the status of a job whose process is gone, for `reason` unless the job told its own."""
         self._read()
         if self._status is JobStatus.RUNNING:
-            kind, told = self._ending or ("failed", reason)
-            if kind == "failed":
-                self.error = told + _last_lines(self._output)
-            self._status = JobStatus.FAILED if kind == "failed" else JobStatus.COMPLETED
+            status, content = self._ending or (JobStatus.FAILED, (reason, []))
+            if status is JobStatus.FAILED:
+                self.error = _explain(*content) + last_lines(self._output)
+            self._status = status
         self._resources.close()
 
 
 class LocalScript(LocalLauncher):
     """Train by running a command line per job, a script in any language.
 
-    The parameters are appended under their own names: ``python train.py --learning_rate 0.1 --epochs 27``. Every
-    line of output that names the tuned metric is a report, of all ``name=value`` pairs on it:
-    ``epoch=3 valid_error=0.0412``. The script must flush each line (Python is told to); a status other than 0 is
-    a failure.
+    The parameters are appended under their own names: ``python train.py --learning_rate 0.1 --epochs 27``.
+    Every line of output that names the tuned metric is a report, of all ``name=value`` pairs on it:
+    ``epoch=3 valid_error=0.0412``. The script must flush each line (Python is told to), and a status other
+    than 0 is a failure.
 
     Parameters
     ----------
@@ -388,70 +379,20 @@ class LocalScript(LocalLauncher):
         metric: str = "valid_error",
         memory_limit: int | None = None,
     ) -> None:
-        is_list = not isinstance(command, str) and all(isinstance(part, (str, os.PathLike)) for part in command)
-        if not is_list or not command:
+        if isinstance(command, str) or not command or not all(map(_is_text_or_path, command)):
             raise TypeError(f'command must be a list such as ["python", "train.py"], got {command!r}')
         train = functools.partial(run_script, tuple(map(os.fspath, command)), metric)
         super().__init__(train, n_workers, fixed=fixed, metric=metric, memory_limit=memory_limit)
 
 
-class _Server:
-    """The fork server of one launcher, as the launcher sees it."""
-
-    def __init__(self, preload: Sequence[str]) -> None:
-        self.ready = False
-        self.failure: str | None = None
-        self._preload = list(preload)
-        self._owner = os.getpid()
-        self._output = tempfile.TemporaryFile()
-        channel, channel_of_server = socket.socketpair()
-        self.inbox = Inbox(channel)
-        package_folder = str(Path(__file__).parents[2])
-        setup = {
-            "control": channel_of_server.fileno(),
-            "path": [*map(str, sys.path), package_folder],
-            "preload": self._preload,
-        }
-        with channel_of_server:
-            self.process = subprocess.Popen(
-                [sys.executable, "-P", "-c", SERVER_CODE, json.dumps(setup)],
-                stdin=subprocess.DEVNULL,
-                stdout=self._output,
-                stderr=subprocess.STDOUT,
-                pass_fds=[channel_of_server.fileno()],
-                env={**os.environ, **ONE_THREAD},
-                start_new_session=True,  # out of reach of the terminal's Ctrl-C
-            )
-
-    def command(self, kind: bytes, job_id: int, descriptors: Sequence[int] = ()) -> None:
-        """Have a job forked or killed."""
-        socket.send_fds(self.inbox.channel, [COMMAND.pack(kind, job_id)], descriptors)
-
-    def describe_loss(self) -> str:
-        """Return how a server ended that nobody closed."""
-        during = "" if self.ready else f" while it preloaded {self._preload}"
-        ending = describe_exit(self.process.wait())
-        return f"the fork server {ending}{during}{_last_lines(self._output)}"
-
-    def close(self) -> None:
-        """End the server, which ends its jobs."""
-        if os.getpid() != self._owner:  # a fork of this process has no say
-            return
-        with contextlib.suppress(OSError):
-            self.inbox.channel.shutdown(socket.SHUT_RDWR)  # although a fork of this process may hold it open
-        self.inbox.channel.close()
-        try:
-            self.process.wait(CLOSE_SECONDS)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        self._output.close()
+def _is_text_or_path(part: Any) -> bool:
+    return isinstance(part, (str, os.PathLike))
 
 
 def _check_platform(memory_limit: int | None) -> None:
     if not hasattr(os, "fork"):
         raise NotImplementedError(
-            f"worker processes are forked, which {sys.platform} cannot do: run this under WSL2 or on Google Colab"
+            f"jobs are forked processes, which {sys.platform} does not have: use WSL2 or Google Colab"
         )
     if memory_limit is not None and sys.platform != "linux":
         raise NotImplementedError(f"memory_limit works on Linux, not on {sys.platform}: leave it out")
@@ -479,34 +420,6 @@ def _pickle(train: Any, fixed: Mapping[str, Any]) -> bytes:
         raise TypeError(f"train and fixed cannot be sent to other processes: {error}") from error
 
 
-def _default_preload(train: Any) -> list[str]:
-    while isinstance(train, functools.partial):
-        train = train.func
-    modules = [module for used in _used_by(train) if (module := _module_of(used)) is not None]
-    return [name for module in modules for name in (*getattr(module, "PRELOAD", ()), module.__name__)]
-
-
-def _used_by(train: Any) -> list[Any]:
-    """Return the function, or what it names of its surroundings where no other process can import it."""
-    if _module_of(train) is not None or not hasattr(train, "__code__"):
-        return [train]
-    surroundings = train.__globals__
-    return [surroundings[name] for name in train.__code__.co_names if name in surroundings]
-
-
-def _module_of(thing: Any) -> types.ModuleType | None:
-    """Return the module that defines it, if other processes can import that too."""
-    module = thing if inspect.ismodule(thing) else sys.modules.get(getattr(thing, "__module__", None))
-    importable = module is not None and module.__name__ != "__main__" and module.__spec__ is not None
-    return module if importable else None
-
-
-def _names(preload: Any) -> list[str]:
-    if isinstance(preload, str) or not all(isinstance(name, str) for name in preload):
-        raise TypeError(f'preload must be a list such as ["module", "module:function"], got {preload!r}')
-    return list(preload)
-
-
 def _positive(name: str, value: Any) -> int:
     if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{name} must be a positive whole number, got {value!r}")
@@ -520,10 +433,6 @@ def _count_cores() -> int:
         return os.cpu_count() or 1
 
 
-def _last_lines(output: IO[bytes] | None) -> str:
-    if output is None:
-        return ""
-    size = os.fstat(output.fileno()).st_size
-    text = os.pread(output.fileno(), 4096, max(0, size - 4096)).decode(errors="replace")
-    lines = text.splitlines()[-OUTPUT_LINES:]
-    return "\nLast lines of its output:\n" + "\n".join(lines) if lines else ""
+def _explain(error: str, frames: Sequence[Frame]) -> str:
+    lines = traceback.format_list([traceback.FrameSummary(*frame) for frame in frames])
+    return "\n".join([error, *"".join(lines).splitlines()])
