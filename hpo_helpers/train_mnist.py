@@ -440,8 +440,13 @@ CHECKPOINT = "checkpoint.npz"
 def _save_model(folder: Any, net: Any) -> None:
     if folder is None:
         return
-    with _whole_file(Path(folder) / "model.params") as path:
-        net.save_parameters(str(path))
+    mx = _import_mxnet()
+    with _whole_file(Path(folder) / "model.params") as unfinished:
+        try:
+            net.save_parameters(str(unfinished))
+            mx.nd.load(str(unfinished))  # saving alone does not notice when the last bytes find no room
+        except mx.MXNetError as error:
+            raise OSError("is the disk full?") from error
 
 
 def _save_checkpoint(
@@ -454,9 +459,11 @@ def _save_checkpoint(
     # The public way to the momenta is a pickle, and a checkpoint may come from elsewhere.
     momenta = trainer._updaters[0].states
     arrays.update({f"momentum_{i}": state for i, state in momenta.items() if state is not None})
-    with _whole_file(Path(folder) / CHECKPOINT) as path, open(path, "wb") as file:
-        texts = {"run": json.dumps(run), "history": json.dumps(history)}
-        np.savez(file, **texts, **{name: array.asnumpy() for name, array in arrays.items()})
+    texts = {"run": json.dumps(run), "history": json.dumps(history)}
+    content = io.BytesIO()  # in memory first, as NumPy leaves a broken ZipFile behind where the disk is full
+    np.savez(content, **texts, **{name: array.asnumpy() for name, array in arrays.items()})
+    with _whole_file(Path(folder) / CHECKPOINT) as unfinished:
+        unfinished.write_bytes(content.getvalue())
 
 
 def _load_checkpoint(
@@ -516,6 +523,8 @@ def _whole_file(path: Path) -> Iterator[Path]:
         with open(unfinished, "rb") as file:
             os.fsync(file.fileno())
         os.replace(unfinished, path)
+    except OSError as error:
+        raise OSError(f"{path} could not be written: {error.strerror or error}") from error
     finally:
         with contextlib.suppress(FileNotFoundError):
             unfinished.unlink()
