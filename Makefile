@@ -44,7 +44,7 @@ environment:
 	@test -n "$(filter $(VERSION),$(SUPPORTED))" || { echo "make: '$$PYTHON' is Python $(VERSION); install Python 3.11, 3.12 or 3.13, and name it: make PYTHON=python3.12" >&2; exit 1; }
 	@"$$PYTHON" -c 'import ensurepip, venv' 2>/dev/null || { echo "make: '$$PYTHON' lacks its venv module; install it (Debian, Ubuntu: apt install python$(VERSION)-venv)" >&2; exit 1; }
 	@$(MADE_FROM) | cmp -s - $(VENV)/made-from || { set -e; \
-		echo "Setting up Python $(VERSION) in $(VENV): about two minutes, once."; \
+		echo "Setting up Python $(VERSION) in $(VENV): two to four minutes, once."; \
 		"$$PYTHON" -m venv --clear $(VENV); \
 		$(PIP) --editable '.[mxnet,aws,dev]'; \
 		$(PIP) --no-deps "mxnet; sys_platform == 'linux' or (sys_platform == 'darwin' and platform_machine == 'x86_64')"; \

@@ -21,7 +21,20 @@ from PIL import Image
 
 #: Where the printed figures of live cells must lie, ends included: the notebook's name -> the ignored cell's
 #: id -> a pattern with one group -> the range of all that it finds. Every ignored cell needs a pattern.
-RANGES: dict[str, dict[str, dict[str, tuple[float, float]]]] = {}
+RANGES: dict[str, dict[str, dict[str, tuple[float, float]]]] = {
+    "05_multi_fidelity": {
+        "live-result": {
+            r"(\d+) trials took": (3, 500),
+            r"Trained for all 9 epochs: (\d+)": (1, 200),
+            r"Validation error of the incumbent: ([\d.]+)%": (0.5, 15),
+        },
+        "refit-result": {
+            r"Test error over 4 seeds: ([\d.]+)%": (1.5, 15),
+            r"standard error ([\d.]+)%": (0, 3),
+            r"Validation error that tuning reported: ([\d.]+)%": (0.5, 15),
+        },
+    },
+}
 
 #: Correlation of two pictures, shrunk, below which they are not the same. Two plots of one kind with other
 #: data have less than 0.7; another width or label gives 0.97 and more.
