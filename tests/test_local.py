@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import gc
 import os
 import random
@@ -266,6 +265,20 @@ def test_code_after_the_last_epoch_runs_and_further_epochs_are_not_delivered(lau
     job = finish(launcher, launcher.submit({}, 2))
     assert (job.status, values(job)) == (JobStatus.COMPLETED, [0.0, 1.0])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["before-0", "before-1", "before-2", "finally"]
+
+
+def test_an_error_in_closing_the_generator_fails_the_job(launched):
+    def endless(epochs):
+        try:
+            while True:
+                yield {"valid_error": 1.0}
+        finally:
+            raise OSError("the model could not be saved")
+
+    launcher = launched(endless)
+    job = finish(launcher, launcher.submit({}, 2))
+    assert job.status is JobStatus.FAILED
+    assert job.error.startswith("OSError: the model could not be saved")
 
 
 def test_any_iterable_of_dicts_will_do(launched):
@@ -648,9 +661,10 @@ def test_fifty_jobs_leave_no_file_open_no_process_and_no_thread(tmp_path, monkey
 def test_a_launcher_that_nobody_closed_ends_when_nobody_can_reach_it():
     launcher = LocalLauncher(with_children, 1)
     pids = first_report(launcher, launcher.submit({}, 2)).metrics["pids"]
-    pids.append(launcher._server.process.pid)
+    server = launcher._server.process.pid
     del launcher
     gc.collect()
+    assert not psutil.pid_exists(server)
     assert_gone(pids)
 
 
@@ -725,6 +739,41 @@ def test_a_killed_parent_takes_everything_along_although_a_fork_of_it_lives_on(t
         parent.communicate(timeout=PATIENCE)
         assert_gone(pids)
         assert forks[0].is_running()
+    finally:
+        forks[0].kill()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="macOS has no PR_SET_PDEATHSIG")
+def test_jobs_end_even_when_parent_and_fork_server_are_killed_at_once(tmp_path):
+    parent, (server, *pids) = started("launcher, jobs = start(); time.sleep(3600)", tmp_path)
+    try:
+        os.kill(server, signal.SIGSTOP)  # it must not be the one that kills them
+        parent.kill()
+        os.kill(server, signal.SIGKILL)
+        parent.communicate(timeout=PATIENCE)
+        assert_gone([server, *pids[::2]])
+    finally:
+        for child in pids[1::2]:  # nobody is left to end these, which the jobs started
+            os.kill(child, signal.SIGKILL)
+
+
+def test_close_does_not_wait_for_a_fork_of_the_parent(tmp_path):
+    ending = """
+    launcher, jobs = start()
+    if os.fork() == 0:
+        os.close(1), os.close(2)
+        time.sleep(3600)
+    server = launcher._server.process
+    launcher.close()
+    print(server.returncode)
+    """
+    parent, pids = started(ending, tmp_path)
+    forks = []
+    while len(forks) != 1:
+        forks = [child for child in psutil.Process(parent.pid).children() if child.pid not in pids]
+    try:
+        assert parent.communicate(timeout=PATIENCE)[0] == "0\n", "it had to be killed after a long wait"
+        assert_gone(pids)
     finally:
         forks[0].kill()
 
@@ -805,53 +854,80 @@ def test_closing_does_not_wait_for_what_is_still_preloading(tmp_path, monkeypatc
 # Interruptions at any instruction.
 
 
-def interrupted(seed, seconds, function):
-    """Call `function` with a KeyboardInterrupt at a random instant; return whether it was interrupted."""
+def interrupted(n, function):
+    """Call `function` with a KeyboardInterrupt at the n-th instruction in its files; return whether there was."""
+    count = 0
 
-    def interrupt(*_):
-        raise KeyboardInterrupt
+    def trace(frame, event, _):
+        nonlocal count
+        if not frame.f_code.co_filename.startswith(str(REPOSITORY / "hpo_helpers")):
+            return None
+        frame.f_trace_opcodes = True
+        count += event == "opcode"
+        if count == n:
+            count += 1
+            raise KeyboardInterrupt
+        return trace
 
-    handler = signal.signal(signal.SIGALRM, interrupt)
+    tracer = sys.gettrace()
+    sys.settrace(trace)
     try:
-        signal.setitimer(signal.ITIMER_REAL, random.Random(seed).uniform(1e-5, seconds))
         function()
-        signal.setitimer(signal.ITIMER_REAL, 0)
     except KeyboardInterrupt:
         return True
     finally:
-        signal.signal(signal.SIGALRM, handler)
+        sys.settrace(tracer)
     return False
 
 
-def test_no_report_is_lost_or_doubled_when_waiting_is_interrupted(launched):
-    launcher = launched(halving)
+def test_no_report_is_lost_or_doubled_wherever_waiting_is_interrupted(launched):
+    def quick(epochs):
+        for _ in range(epochs):
+            time.sleep(0.001)
+            yield {"valid_error": 1.0}
+
+    launcher = launched(quick)
+    job = launcher.submit({}, 1000)
     n_interrupted = 0
-    for seed in range(20):
-        job = launcher.submit({}, 100)
-        deadline = time.monotonic() + PATIENCE
-        wait = functools.partial(launcher.wait, [job], 1)
-        while not job.finished:
-            n_interrupted += interrupted(1000 * seed + n_interrupted, 0.002, wait)
-            assert time.monotonic() < deadline
-        assert job.status is JobStatus.COMPLETED
-        assert [report.epoch for report in job.new_reports()] == list(range(1, 101))
-    assert n_interrupted > 20
+    for n in range(1, 800, 2):
+        n_interrupted += interrupted(n, lambda: launcher.wait([job], 1))
+        launcher.wait([job], 1)
+    finish(launcher, job)
+    assert [report.epoch for report in job.new_reports()] == list(range(1, 1001))
+    assert n_interrupted > 200
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
-def test_interrupted_submits_and_stops_cost_no_worker(launched):
+def test_no_worker_is_lost_wherever_submit_and_stop_are_interrupted(launched):
     launcher = launched(halving)
     finish(launcher, launcher.submit({}, 1))
-    n_interrupted = 0
-    for seed in range(100):
-        n_interrupted += interrupted(seed, 0.008, lambda: launcher.submit({}, 3).stop())
+    n, step = 1, 13
+    while interrupted(n, lambda: launcher.submit({}, 3).stop()):
         for job in list(launcher._running.values()):
             job.stop()
         assert launcher._running == {}
+        n += step
     gc.collect()  # sockets that were not yet in anybody's hands
-    assert n_interrupted > 20
+    assert n > 500
     assert values(finish(launcher, launcher.submit({}, 3))) == [1.0, 0.5, 1 / 3]
     assert psutil.Process(launcher._server.process.pid).children() == []
+
+
+def test_closing_again_finishes_what_an_interrupted_close_began():
+    n, step = 1, 37
+    while True:
+        launcher = LocalLauncher(hanging, 1, preload=())
+        job = launcher.submit({}, 2)
+        launcher.wait([job])
+        server = launcher._server.process
+        was_interrupted = interrupted(n, launcher.close)
+        launcher.close()
+        assert server.returncode == 0
+        assert (job.status, is_alive(job.pid)) == (JobStatus.STOPPED, False)
+        if not was_interrupted:
+            break
+        n += step
+    assert n > 50
 
 
 # Where the training function is written.
@@ -928,6 +1004,13 @@ def test_a_command_line_reports_by_the_lines_it_prints(launched, script):
         {"epoch": 1, "valid_error": 0.5, "seconds": 0.001, "phase": "train"},
         {"epoch": 2, "valid_error": 0.25, "seconds": 0.001, "phase": "train"},
     ]
+
+
+def test_the_lines_of_a_python_script_arrive_while_it_runs(launched, monkeypatch):
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    code = "import time; print('valid_error=1.0'); time.sleep(3600)"
+    launcher = launched([sys.executable, "-c", code], cls=LocalScript)
+    assert first_report(launcher, launcher.submit({}, 2)).value == 1.0
 
 
 def test_a_command_line_with_another_status_than_0_fails_with_its_last_lines(launched, script):
