@@ -21,7 +21,6 @@ import platform
 import re
 import sys
 import types
-import warnings
 from typing import Any, Callable, Iterator, Mapping, MutableMapping, Sequence
 
 import numpy
@@ -90,17 +89,12 @@ def _stand_in_modules() -> dict[str, types.ModuleType | None]:
     NumPy with foreign names in it, and because with SciPy at hand every ``mx.nd.array`` asks for a name that
     SciPy 2 removes.
     """
-    modules: dict[str, types.ModuleType | None] = {}
-    for name in ("pandas", "scipy", "scipy.sparse", "scipy.stats", "sklearn"):
-        modules[name] = None
-    if "distutils" in sys.modules:
-        return modules
-    # Gone from Python 3.12 on, deprecated before.
+    # Gone from Python 3.12 on; before, using it warns.
     distutils, version = types.ModuleType("distutils"), types.ModuleType("distutils.version")
     vars(version).update(LooseVersion=_Version, StrictVersion=_Version)
     vars(distutils).update(version=version, __path__=[])
-    modules.update({"distutils": distutils, "distutils.version": version})
-    return modules
+    hidden = dict.fromkeys(("pandas", "scipy", "scipy.sparse", "scipy.stats", "sklearn"))
+    return {**hidden, "distutils": distutils, "distutils.version": version}
 
 
 # The import
@@ -143,8 +137,6 @@ def _import_mxnet() -> types.ModuleType:
     for name in [name for name in sys.modules if name.startswith("mxnet.")]:
         del sys.modules[name]
     with contextlib.ExitStack() as stack:
-        stack.enter_context(warnings.catch_warnings())
-        warnings.simplefilter("ignore")
         stack.enter_context(_holding(vars(numpy), _missing_numpy_names()))
         stack.enter_context(_holding(sys.modules, _stand_in_modules()))
         stack.enter_context(_one_thread())

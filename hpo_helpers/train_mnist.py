@@ -124,7 +124,7 @@ def batches(images: Any, labels: Any, batch_size: int, order: np.ndarray) -> Ite
         yield images[start : start + batch_size], labels[start : start + batch_size]
 
 
-def evaluate(net: Any, images: Any, labels: Any, batch_size: int = 500) -> float:
+def evaluate(net: Any, images: Any, labels: Any, batch_size: int = 250) -> float:
     """Return the share of images that the network takes for another digit.
 
     A network that has diverged gives NaN as its scores. It then counts as having answered 0, so that its

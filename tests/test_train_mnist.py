@@ -167,6 +167,19 @@ for i in range(2):
 """
 
 
+def test_each_epoch_has_its_own_order(monkeypatch):
+    orders = []
+
+    def recorded(images, labels, batch_size, order):
+        orders.append(order.tolist())
+        return batches(images, labels, batch_size, order)
+
+    monkeypatch.setattr(train_mnist, "batches", recorded)
+    list(train(epochs=2, data=small_part(), batch_size=10))
+    assert orders[0] != orders[1]
+    assert sorted(orders[0]) == sorted(orders[1]) == list(range(40))
+
+
 def test_fresh_and_forked_processes_end_with_the_same_weights(tmp_path):
     folders = [tmp_path / str(i) for i in range(4)]
     list(train(epochs=1, n_channels=8, model_dir=folders[0]))
@@ -378,6 +391,7 @@ def test_a_killed_script_goes_on_where_it_stood(tmp_path):
         process.kill()
         lines += process.stdout.readlines()
     assert process.returncode == -signal.SIGKILL
+    assert len(lines) < 50  # each line is written at once
     n_epochs = len(lines) + 3
     resumed = run_script(*arguments, n_epochs)
     assert resumed.stdout.startswith("".join(lines))
