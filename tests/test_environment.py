@@ -106,6 +106,12 @@ def is_installed(name: str) -> bool:
     return True
 
 
+def test_recordings_are_installed_where_the_package_looks_for_them() -> None:
+    build = tomllib.loads(read("pyproject.toml"))["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert build["force-include"] == {"data": "hpo_helpers/data"}
+    assert 'package / "data"' in read("hpo_helpers/datasets.py")
+
+
 def test_what_the_package_imports_is_what_it_asks_for() -> None:
     ours = {path.stem for path in (ROOT / "hpo_helpers").glob("*.py")} | {"hpo_helpers"}
     imported = {
