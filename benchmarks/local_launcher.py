@@ -114,8 +114,8 @@ def main() -> None:
     arguments = parser.parse_args()
     warm = warm_starts(arguments.starts)
     fresh = [fresh_start() for _ in range(5)]
-    print(f"start of a warm trial: {statistics.median(warm) * 1000:.1f} ms, at most {max(warm) * 1000:.1f} ms")
-    print(f"start of a fresh process: {statistics.median(fresh) * 1000:.0f} ms")
+    print(f"warm trial: {statistics.median(warm) * 1000:.1f} ms, at most {max(warm) * 1000:.1f} ms")
+    print(f"fresh process: {statistics.median(fresh) * 1000:.0f} ms")
     compare(arguments.rounds, arguments.epochs)
 
 

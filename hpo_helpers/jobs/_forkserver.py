@@ -45,6 +45,8 @@ def main(control_fd: int, preload: Sequence[str]) -> None:
     try:
         server.serve()
         exit_status = 0
+    except ConnectionError:  # the launcher is gone
+        exit_status = 0
     except BaseException:
         traceback.print_exc()  # shown by the launcher
     finally:
@@ -88,10 +90,7 @@ class ForkServer:
             _reap()
 
     def _obey(self) -> bool:
-        try:
-            command, descriptors, _, _ = socket.recv_fds(self._control, COMMAND.size, 2)
-        except ConnectionError:
-            return False
+        command, descriptors, _, _ = socket.recv_fds(self._control, COMMAND.size, 2)
         if not command:
             return False
         kind, job_id = COMMAND.unpack(command)
@@ -114,7 +113,6 @@ class ForkServer:
         with contextlib.suppress(OSError):  # it does so itself as well: whoever is first
             os.setpgid(pid, pid)
         self._jobs[pid] = job_id
-        send(self._control, ("started", job_id, pid))
 
     def _become_job(self, channel: int, output: int) -> None:
         exit_status = 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import pickle
 import random
 import socket
@@ -17,13 +18,14 @@ from hpo_helpers.jobs import Report, make_report
 from hpo_helpers.jobs._channel import receive, send
 from hpo_helpers.jobs._process import memory_limited
 
-TRACEBACK_FRAMES = 3
+INNER_FRAMES = 2  #: of a traceback, shown after the reader's own
 
 Frame = tuple[str, int, str]  #: file, number of the line, and name of the function
 
 
 def run_job(channel: socket.socket) -> None:
     """Receive a job, train, send its reports, and at last how it ended."""
+    send(channel, ("started", os.getpid()))
     try:
         job = receive(channel)
         with memory_limited(job["memory_limit"]):
@@ -64,7 +66,7 @@ def describe(error: BaseException) -> tuple[str, list[Frame]]:
         for frame in traceback.extract_tb(error.__traceback__)
         if Path(frame.filename).parent != Path(__file__).parent
     ]
-    return "".join(traceback.format_exception_only(error)).strip(), frames[-TRACEBACK_FRAMES:]
+    return "".join(traceback.format_exception_only(error)).strip(), frames[:1] + frames[1:][-INNER_FRAMES:]
 
 
 def _call(train: Any, arguments: dict[str, Any]) -> Any:

@@ -148,14 +148,14 @@ class LocalLauncher:
         deadline = None if timeout is None else time.monotonic() + timeout
         self._poll()
         while not any(job._has_news() for job in jobs):
-            if all(job.finished for job in jobs):
+            if all(job._is_gone() for job in jobs):
                 raise ValueError(f"there is no running job to wait for, got {list(jobs)!r}")
             remaining = None if deadline is None else deadline - time.monotonic()
             if remaining is not None and remaining <= 0:
                 return
             self._poll(remaining)
         for job in jobs:
-            job._end_was_seen = job.finished
+            job._end_was_seen = job._is_gone()
 
     def close(self) -> None:
         """Stop what still runs, and leave no process and no open file. It may be called twice."""
@@ -240,12 +240,14 @@ class LocalLauncher:
         elif kind == "unusable":
             self._server.failure = content[0]
         elif content[0] in self._running:
-            job = self._running[content[0]]
-            if kind == "started":
-                job.pid = content[1]
-            else:
-                job._finish(content[1])
-                self._running.pop(job.id)
+            job_id, reason = content
+            self._running[job_id]._finish(reason + self._memory_hint())
+            self._running.pop(job_id)
+
+    def _memory_hint(self) -> str:
+        if self._memory_limit is None:
+            return ""
+        return f"; it may have lacked memory (memory_limit={self._memory_limit:,} bytes)"
 
     def _lose_server(self, server: Server) -> None:
         if server.failure is None:
@@ -268,7 +270,7 @@ class LocalJob:
         self.params = dict(params)
         self.epochs = epochs
         self.error: str | None = None
-        self.pid: int | None = None  #: of its process, once that was started
+        self.pid: int | None = None  #: of its process, once that has started
         self._launcher = launcher
         self._resources = contextlib.ExitStack()
         self._output: IO[bytes] | None = None
@@ -293,7 +295,7 @@ class LocalJob:
     def finished(self) -> bool:
         """Whether the job has ended and its process is gone."""
         self._launcher._poll()
-        return self.id not in self._launcher._running
+        return self._is_gone()
 
     def new_reports(self) -> list[Report]:
         """Return the reports that were not returned before, oldest first."""
@@ -314,8 +316,11 @@ class LocalJob:
     def _unread(self) -> list[Report]:
         return [] if self._silent else list(self._reports.values())[self._n_read :]
 
+    def _is_gone(self) -> bool:
+        return self.id not in self._launcher._running
+
     def _has_news(self) -> bool:
-        return bool(self._unread()) or (self.finished and not self._end_was_seen)
+        return bool(self._unread()) or (self._is_gone() and not self._end_was_seen)
 
     def _read(self) -> None:
         if self._inbox is not None:
@@ -328,7 +333,9 @@ class LocalJob:
             kind = "failed"
             content = f"the metrics cannot be read here: {type(error).__name__}: {error}", []
             self._launcher._kill(self)
-        if kind == "report":
+        if kind == "started":
+            self.pid = content
+        elif kind == "report":
             self._reports.setdefault(content.epoch, content)
         elif self._ending is None:
             self._ending = JobStatus(kind), content

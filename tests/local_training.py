@@ -1,0 +1,93 @@
+"""Training functions as a reader may write them, in a module that is imported in no time."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+PRELOADED = []  # by which processes preload_here was called
+
+
+def halving(epochs, learning_rate=1.0, base=0.0):
+    for epoch in range(1, epochs + 1):
+        valid_error = base + learning_rate / epoch
+        yield {"epoch": epoch, "valid_error": valid_error, "test_error": 0.5, "name": "halving"}
+
+
+def hanging(epochs):
+    print("about to hang", flush=True)
+    yield {"valid_error": 1.0}
+    time.sleep(3600)
+
+
+def with_children(epochs):
+    child = subprocess.Popen(["sleep", "3600"])
+    background = subprocess.run(["sh", "-c", "sleep 3600 >/dev/null & echo $!"], stdout=subprocess.PIPE)
+    yield {"valid_error": 1.0, "pids": [os.getpid(), child.pid, int(background.stdout)]}
+    time.sleep(3600)
+
+
+def calling(epochs, function, **arguments):
+    for _ in range(epochs):
+        yield {"valid_error": 0.0, "result": function(**arguments)}
+
+
+def preload_here():
+    PRELOADED.append(os.getpid())
+
+
+def preload_badly():
+    raise OSError("no such data")
+
+
+# Failures: each yields one good report first.
+
+
+def raises(epochs):
+    print("something printed")
+    yield {"valid_error": 1.0}
+    raise ValueError("learning_rate is too high")
+
+
+def returns_nan(epochs):
+    yield {"valid_error": 1.0}
+    yield {"valid_error": float("nan")}
+
+
+def yields_garbage(epochs):
+    yield {"valid_error": 1.0}
+    yield "epoch 2: 0.5"
+
+
+def misses_the_metric(epochs):
+    yield {"valid_error": 1.0}
+    yield {"loss": 0.5}
+
+
+def goes_back(epochs):
+    yield {"valid_error": 1.0, "epoch": 2}
+    yield {"valid_error": 1.0, "epoch": 2}
+
+
+def yields_a_lock(epochs):
+    yield {"valid_error": 1.0}
+    yield {"valid_error": 1.0, "lock": threading.Lock()}
+
+
+def exits(epochs):
+    yield {"valid_error": 1.0}
+    sys.exit("out of luck")
+
+
+def exits_at_once(epochs):
+    yield {"valid_error": 1.0}
+    os._exit(0)
+
+
+def kills_itself(epochs):
+    yield {"valid_error": 1.0}
+    os.kill(os.getpid(), signal.SIGKILL)
