@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import gc
 import os
 import random
@@ -32,6 +33,7 @@ from local_training import (
     yields_garbage,
 )
 
+import hpo_helpers.jobs.local
 from hpo_helpers.jobs import JobStatus
 from hpo_helpers.jobs.local import LocalLauncher, LocalScript
 
@@ -211,6 +213,10 @@ def test_an_error_in_closing_the_generator_fails_the_job(launched):
     job = finish(launcher, launcher.submit({}, 2))
     assert job.status is JobStatus.FAILED
     assert job.error.startswith("OSError: the model could not be saved")
+
+
+def test_the_example_in_the_documentation_runs():
+    assert doctest.testmod(hpo_helpers.jobs.local) == (0, 2)
 
 
 def test_any_iterable_of_dicts_will_do(launched):
@@ -511,7 +517,7 @@ with LocalLauncher(train, 1) as launcher:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("no_such_module", "preloading 'no_such_module' failed with ModuleNotFoundError: No module named"),
+        ("no_such_module", "^preloading 'no_such_module' failed with ModuleNotFoundError: No module named"),
         ("local_training:preload_badly", "'local_training:preload_badly' failed with OSError: no such data"),
         ("os:abort", r"was killed by signal 6 \(SIGABRT\) while it preloaded \['os:abort'\]"),
     ],

@@ -16,6 +16,7 @@ import selectors
 import signal
 import socket
 import sys
+import time
 import traceback
 from collections.abc import Iterator, Sequence
 
@@ -26,6 +27,7 @@ from hpo_helpers.jobs._process import adopt_orphans, describe_exit, die_with_par
 from hpo_helpers.jobs._worker import run_job
 
 PARENT_CHECK_SECONDS = 1.0
+END_SECONDS = 5.0
 
 
 def main(control_fd: int, preload: Sequence[str]) -> None:
@@ -36,8 +38,8 @@ def main(control_fd: int, preload: Sequence[str]) -> None:
     try:
         with _ending_with(control):
             _preload(preload)
-    except BaseException as error:
-        send(control, ("unusable", f"{type(error).__name__}: {error}"))
+    except RuntimeError as error:
+        send(control, ("unusable", str(error)))
         return
     sys.stdout.flush()  # or every job would print what the preloaded modules did
     send(control, ("ready",))
@@ -83,9 +85,10 @@ class ForkServer:
 
     def end(self) -> None:
         """Kill every job and all that the jobs started, and return once they are gone."""
-        while processes := psutil.Process().children(recursive=True):
+        deadline = time.monotonic() + END_SECONDS  # another user's process cannot be killed
+        while (processes := psutil.Process().children(recursive=True)) and time.monotonic() < deadline:
             for process in processes:
-                with contextlib.suppress(psutil.NoSuchProcess):
+                with contextlib.suppress(psutil.Error):
                     process.kill()
             _reap()
 
@@ -143,6 +146,7 @@ class ForkServer:
     def _kill(self, job_id: int) -> None:
         pids = [pid for pid, job in self._jobs.items() if job == job_id]
         for pid in pids:
+            os.kill(pid, signal.SIGKILL)  # forked this instant, it may have no group of its own yet
             _kill_group(pid)
         if not pids:  # it has just ended, or the launcher was interrupted before it had it forked
             send(self._control, ("ended", job_id, "it was never started"))
@@ -196,7 +200,5 @@ def _reap() -> list[tuple[int, int]]:
 
 
 def _kill_group(pid: int) -> None:
-    # A job that was forked this instant may have no group of its own yet.
-    for kill in (os.killpg, os.kill):
-        with contextlib.suppress(ProcessLookupError):
-            kill(pid, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)

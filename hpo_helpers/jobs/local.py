@@ -305,7 +305,10 @@ class LocalJob:
         return reports
 
     def stop(self) -> None:
-        """Kill the job, with every process that it started, and wait until they are gone."""
+        """Kill the job and wait until it is gone.
+
+        What it started is killed with it; where that began a session of its own, with the launcher.
+        """
         self._silent = True
         if self.finished:
             return
