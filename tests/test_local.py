@@ -460,6 +460,13 @@ def test_parameters_that_cannot_be_sent_raise_and_take_no_worker(launched):
     launcher.submit({}, 1)
 
 
+def test_the_module_can_be_imported_on_windows():
+    """Other launchers and their jobs are useful there."""
+    without = "import sys; sys.modules.update(fcntl=None, resource=None)"
+    program = python("-c", f"{without}; import hpo_helpers.jobs.local; print('imported')")
+    assert program.communicate(timeout=PATIENCE)[0] == "imported\n"
+
+
 def test_a_system_that_cannot_fork_is_told_the_ways_out(monkeypatch):
     monkeypatch.delattr(os, "fork")
     with pytest.raises(NotImplementedError, match="use WSL2 or Google Colab"):

@@ -186,7 +186,7 @@ class LocalLauncher:
         while not server.ready and self._server is server:
             self._poll(None)
         if self._server is not server:
-            raise RuntimeError(f"{server.failure}\n(preload=() does without preloading)")
+            raise RuntimeError(f"{server.failure}\n(preload=[…] names what jobs need, preload=() nothing)")
         return server
 
     def _describe(self, job: LocalJob) -> dict[str, Any]:
