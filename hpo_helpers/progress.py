@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 
 with warnings.catch_warnings():
@@ -28,9 +29,9 @@ class ProgressBar:
         total, unit = (n_trials, "trials") if self._counts_trials else (timeout, "s")
         # No rates: trials of different lengths have none. The bar vanishes at the end, so that outputs compare.
         shape = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} " + unit + "{postfix}"
-        # Said only where it is so: an argument would win over the environment variable TQDM_DISABLE.
-        off = {} if enabled else {"disable": True}
-        self._bar = tqdm(total=total, desc="tuning", bar_format=shape, leave=False, **off)
+        # tqdm's own reading of TQDM_DISABLE is lost in its notebook variant.
+        hidden = not enabled or bool(os.environ.get("TQDM_DISABLE"))
+        self._bar = tqdm(total=total, desc="tuning", bar_format=shape, leave=False, disable=hidden)
 
     def __enter__(self) -> ProgressBar:
         return self

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import time
 import warnings
 import weakref
 from collections.abc import Callable, Mapping
@@ -15,6 +16,7 @@ from typing import Any
 import optuna
 import psutil
 from optuna.distributions import BaseDistribution
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.pruners import HyperbandPruner
 from optuna.trial import FrozenTrial, Trial, TrialState
 
@@ -22,6 +24,9 @@ from hpo_helpers.jobs import Job, JobStatus, Launcher, Report
 from hpo_helpers.progress import ProgressBar
 
 Space = Mapping[str, BaseDistribution] | Callable[[Trial], Mapping[str, Any]]
+
+#: When this process got to work. (psutil knows when it started, but to a second only.)
+BEGUN = time.time()
 
 #: Clocks are sums of floats: a deadline closer than this, in seconds, has been reached.
 CLOCK_TOLERANCE = 1e-6
@@ -86,6 +91,8 @@ def tune(
     """
     _check(study, launcher, epochs, n_trials, timeout, trial_timeout, max_failures)
     close_abandoned_trials(study)
+    process = _this_process()
+    study.set_user_attr(f"tuned by {process['host']} {process['pid']} {process['started']}", process)
     _seed_anew_if_resumed(study)
     session = _Session(study, space, launcher, epochs, n_trials, timeout, trial_timeout, max_failures)
     study.stop = session.stop_asking  # GridSampler calls it when the grid is exhausted
@@ -106,11 +113,22 @@ def close_abandoned_trials(study: optuna.Study) -> None:
     A trial of a process that still lives, on this machine or (which cannot be seen) on another, is left alone.
     """
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        owner = trial.user_attrs.get("owner")
-        if owner and _is_dead(owner):
-            # Another process may close the same trial at this moment; only one of the two succeeds.
-            with suppress(ValueError, RuntimeError):
-                _requeue(study, trial, f"process {owner['pid']} ended before the trial did")
+        if not _is_abandoned(study, trial):
+            continue
+        # Another process may close the same trial at this moment; only one of the two succeeds.
+        with suppress(ValueError, UpdateFinishedTrialError):
+            _requeue(study, trial, "its process ended before the trial did")
+
+
+def _is_abandoned(study: optuna.Study, trial: FrozenTrial) -> bool:
+    owner = trial.user_attrs.get("owner")
+    if owner is not None:
+        return _is_dead(owner)
+    # Either a process died between asking and signing (or its disk was full), or somebody asks by hand.
+    tuned_by = [process for name, process in study.user_attrs.items() if name.startswith("tuned by ")]
+    if not tuned_by or not all(map(_is_dead, tuned_by)):
+        return False
+    return trial.datetime_start.timestamp() < BEGUN
 
 
 #: The samplers that `tune` has worked with in this process: their random numbers are not used up twice.
@@ -325,8 +343,11 @@ def _requeue(study: optuna.Study, trial: Trial | FrozenTrial, reason: str) -> No
     # A trial of another process has no public way to take an attribute.
     study._storage.set_trial_user_attr(trial._trial_id, "error", reason)
     study._storage.set_trial_user_attr(trial._trial_id, "requeued", True)
+    asked = study._storage.get_trial(trial._trial_id)
+    params = {**asked.system_attrs.get("fixed_params", {}), **asked.params}
     study.tell(trial.number, state=TrialState.FAIL)
-    study.enqueue_trial(trial.params, user_attrs={"retry_of": trial.number, "owner": _this_process()})
+    if params:
+        study.enqueue_trial(params, user_attrs={"retry_of": trial.number, "owner": _this_process()})
 
 
 def _this_process() -> dict[str, Any]:

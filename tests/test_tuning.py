@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import socket
 
 import numpy as np
 import optuna
@@ -326,7 +327,9 @@ def test_enqueued_configurations_come_first():
 
 def test_a_trial_of_a_living_process_is_left_alone():
     study = new_study()
-    trial = study.ask(SPACE)
+    dead = {"host": socket.gethostname(), "pid": 2**22 + 1, "started": 0.0}
+    study.set_user_attr("tuned by a process of the past", dead)
+    trial = study.ask(SPACE)  # by hand, in this process
     run(study, n_trials=3)
     assert study.trials[0].state == TrialState.RUNNING
     assert trial.number == 0
