@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
+import threading
 import time
 import warnings
 import weakref
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -166,6 +168,7 @@ class _Session:
         self._trial_timeout = trial_timeout
         self._max_failures = max_failures
         self._running: dict[int, _Run] = {}  # by job id
+        self._starting: Trial | None = None  # asked for and signed, not submitted yet
         self._stopping: list[Job] = []  # told to stop, their workers not free yet
         self._failures = 0  # in a row
         self._asking = True
@@ -199,9 +202,10 @@ class _Session:
         for run in self._running.values():
             with suppress(Exception):
                 run.job.stop()
-        for run in self._running.values():
+        trials = [run.trial for run in self._running.values()] + [self._starting] * (self._starting is not None)
+        for trial in trials:
             with suppress(Exception):
-                _requeue(self._study, run.trial, f"interrupted by {type(error).__name__}")
+                _requeue(self._study, trial, f"interrupted by {type(error).__name__}")
         self._running.clear()
 
     def _may_start(self) -> bool:
@@ -212,17 +216,21 @@ class _Session:
         return self._n_trials is None or _count(self._study, running=True) < self._n_trials
 
     def _start(self) -> None:
-        trial = self._study.ask() if callable(self._space) else self._study.ask(dict(self._space))
-        trial.set_user_attr("owner", _this_process())
+        # An interruption between asking and signing would leave a trial that nobody knows.
+        with _uninterrupted():
+            trial = self._study.ask() if callable(self._space) else self._study.ask(dict(self._space))
+            trial.set_user_attr("owner", _this_process())
+            self._starting = trial
         try:
             params = self._space(trial) if callable(self._space) else trial.params
             trial.set_user_attr("started", started := self.clock())
             job = self._launcher.submit(dict(params), self._epochs)
-        except BaseException as error:
+        except Exception as error:
             trial.set_user_attr("error", f"it could not be started: {error!r}")
             self._study.tell(trial, state=TrialState.FAIL)
             raise
         self._running[job.id] = _Run(trial, job, started)
+        self._starting = None
 
     def _until_deadline(self) -> float | None:
         deadlines = [run.started + self._trial_timeout for run in self._running.values() if self._trial_timeout]
@@ -364,6 +372,22 @@ def _is_dead(owner: Mapping[str, Any]) -> bool:
         return abs(psutil.Process(owner["pid"]).create_time() - owner["started"]) > 2
     except psutil.NoSuchProcess:
         return True
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Hold Ctrl-C back until the end of the block."""
+    if threading.current_thread() is not threading.main_thread():  # only the main thread is interrupted
+        yield
+        return
+    interrupts: list[tuple] = []
+    handler = signal.signal(signal.SIGINT, lambda *arguments: interrupts.append(arguments))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if interrupts and callable(handler):
+            handler(*interrupts[0])
 
 
 def _plain(value: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 import socket
 
 import numpy as np
@@ -277,6 +278,22 @@ def test_an_interrupted_trial_is_closed_and_its_configuration_comes_first_next_t
     assert len(done) == 4
     assert [t.params for t in done[2:]] == [t.params for t in cut_off]
     assert [t.user_attrs["retry_of"] for t in done[2:]] == [t.number for t in cut_off]
+
+
+def test_an_interrupt_while_a_configuration_is_drawn_leaves_no_trial_that_nobody_knows():
+    class Interrupted(optuna.samplers.RandomSampler):
+        def sample_independent(self, *arguments):
+            if len(arguments[0].trials) == 3:
+                signal.raise_signal(signal.SIGINT)
+            return super().sample_independent(*arguments)
+
+    study = new_study(sampler=Interrupted(seed=0))
+    with pytest.raises(KeyboardInterrupt):
+        run(study, n_trials=5, n_workers=1)
+    assert TrialState.RUNNING not in {trial.state for trial in study.trials}
+    (cut_off,) = [trial for trial in study.trials if trial.user_attrs.get("requeued")]
+    assert cut_off.number == 2 and "x" in cut_off.params
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_the_space_may_be_a_function_of_a_trial():
