@@ -276,7 +276,7 @@ def _new_run(hyperparameters: dict[str, Any]) -> tuple[Any, Any]:
     """Return an initialized network and its trainer."""
     mx = _import_mxnet()
     _seeded(hyperparameters["seed"], 0)
-    net = build_network(*(hyperparameters[name] for name in ("network", "n_channels", "dropout")))
+    net = build_network(**{name: hyperparameters[name] for name in ("network", "n_channels", "dropout")})
     net.initialize(mx.init.Xavier())
     net.hybridize(static_alloc=True, static_shape=True)
     sgd = {name: hyperparameters[name] for name in ("learning_rate", "momentum")}
@@ -300,16 +300,16 @@ def _train_epoch(
 # Check the hyperparameters
 
 
-#: What each hyperparameter must be: kind, range, and both in words.
+#: What each hyperparameter must be: kind, range, and both in words. MXNet's numbers end at 3.4e38.
 RANGES: dict[str, tuple[type, Callable[[Any], bool], str]] = {
     "network": (str, lambda value: value in ("cnn", "mlp"), "'cnn' or 'mlp'"),
     "epochs": (numbers.Integral, lambda value: value >= 1, "a whole number of at least 1"),
-    "learning_rate": (numbers.Real, lambda value: 0 < value < math.inf, "a finite number above 0"),
+    "learning_rate": (numbers.Real, lambda value: 0 < value < 1e38, "a number above 0 and below 1e38"),
     "momentum": (numbers.Real, lambda value: 0 <= value < 1, "a number from 0 to below 1"),
     "batch_size": (numbers.Integral, lambda value: value >= 1, "a whole number of at least 1"),
     "n_channels": (numbers.Integral, lambda value: value >= 1, "a whole number of at least 1"),
     "dropout": (numbers.Real, lambda value: 0 <= value < 1, "a number from 0 to below 1"),
-    "weight_decay": (numbers.Real, lambda value: 0 <= value < math.inf, "a finite number of at least 0"),
+    "weight_decay": (numbers.Real, lambda value: 0 <= value < 1e38, "a number from 0 to below 1e38"),
     "seed": (numbers.Integral, lambda value: 0 <= value < 2**32, "a whole number from 0 to 2**32 - 1"),
 }
 

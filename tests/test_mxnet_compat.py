@@ -64,8 +64,8 @@ module.fit(mx.io.NDArrayIter(images, labels.astype(np.float32), batch_size=4), n
 
 numbers = mx.np.array([1.0, 2.0, 3.0])
 assert np.array_equal(numbers[numbers > 1].asnumpy(), [2, 3])
-# An operator written in Python, which compares NumPy's version by what distutils had. Its result is waited for,
-# as such an operator still at work when Python ends keeps the process from ending, about once in 15 times.
+# An operator written in Python, which compares NumPy's version by what distutils had. Its result is waited
+# for: while such an operator is at work, Python's end can hang (4 of 62 times), whoever imported MXNet.
 assert mx.np.empty_like(numbers).asnumpy().shape == (3,)
 """
 
@@ -128,6 +128,9 @@ import pandas, scipy.sparse, scipy.stats, sklearn.base
 before = dict(sys.modules)
 from hpo_helpers.mxnet_compat import mx
 assert all(sys.modules[name] is before[name] for name in before)
+import warnings
+warnings.simplefilter("error")
+assert mx.nd.array([1]).asscalar() == 1
 """
     )
 
@@ -141,7 +144,7 @@ def test_no_warning_reaches_the_reader(before, tmp_path):
     check(code, PYTHONPYCACHEPREFIX=str(tmp_path))
 
 
-@pytest.mark.parametrize("before", ["", "import pandas, scipy.stats, sklearn.base\n", IMPORT_HALF])
+@pytest.mark.parametrize("before", ["", IMPORT_HALF])
 def test_what_is_built_on_mxnet_works_afterwards(before, tmp_path):
     process = run(f"{before}\nfrom hpo_helpers.mxnet_compat import mx\n{USE_MXNET}", tmp_path)
     assert process.returncode == 0, process.stderr

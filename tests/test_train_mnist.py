@@ -114,7 +114,7 @@ def test_three_epochs_of_the_defaults_bring_three_falling_errors():
     [
         {"learning_rate": 1e-3, "momentum": 0.0, "batch_size": 128, "n_channels": 4, "dropout": 0.0},
         {"learning_rate": 1.0, "momentum": 0.95, "batch_size": 16, "n_channels": 32, "dropout": 0.5},
-        {"learning_rate": 1e20, "weight_decay": 1.0},
+        {"learning_rate": 9e37, "weight_decay": 9e37},
         {"network": "mlp", "learning_rate": 1e3},
     ],
 )
@@ -204,7 +204,7 @@ def test_fresh_and_forked_processes_end_with_the_same_weights(tmp_path):
         ("learning_rate", -0.1),
         ("learning_rate", "0.1"),
         ("learning_rate", float("nan")),
-        ("learning_rate", float("inf")),
+        ("learning_rate", 1e300),
         ("momentum", 1.0),
         ("momentum", -0.1),
         ("batch_size", 0),
@@ -508,7 +508,7 @@ def test_without_package_and_data_the_script_says_what_to_give_it(tmp_path):
         (
             ["--learning-rate", "-1"],
             1,
-            "train_mnist: error: learning_rate must be a finite number above 0, got -1.0",
+            "train_mnist: error: learning_rate must be a number above 0 and below 1e38, got -1.0",
         ),
         (["--batch-size", "many"], 2, "invalid int value: 'many'"),
         (["--depth", "3"], 2, "unrecognized arguments: --depth 3"),
