@@ -5,20 +5,27 @@ Run ``python benchmarks/local_launcher.py`` on an idle machine. It prints
 - from `submit` to the first line of the training function, with MXNet and the data preloaded (median);
 - the same for a fresh process, which imports MXNet and loads the data itself (median);
 - the epochs per second of two jobs over those of two bare processes that run the same loop, and over those of
-  one job, measured in turn.
+  one job, measured in turn;
+- the processor time of an epoch in a bare process over that in a job, which other programs on the machine
+  hardly change.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import os
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from hpo_helpers.jobs.local import LocalLauncher
+from hpo_helpers.jobs import Report
+from hpo_helpers.jobs.local import LocalJob, LocalLauncher
 from hpo_helpers.train_mnist import PRELOAD, train
 
 HYPERPARAMETERS = {"learning_rate": 0.05, "batch_size": 64, "n_channels": 8}
@@ -30,16 +37,28 @@ load_mnist()
 print(time.monotonic())
 """
 BARE = """
-import sys
 from hpo_helpers.datasets import load_mnist
 from hpo_helpers.mxnet_compat import mx
-from hpo_helpers.train_mnist import train
+from local_launcher import measured_train
 load_mnist()
 print("ready", flush=True)
 arguments = eval(input())
-for metrics in train(**arguments):
-    pass
+print([metrics["processor_seconds"] for metrics in measured_train(**arguments)])
 """
+
+
+@dataclass
+class Speed:
+    """What one measurement found."""
+
+    epochs_per_second: float
+    processor_seconds: list[float]  #: of an epoch, for each process
+
+
+def measured_train(**hyperparameters: Any) -> Iterator[dict[str, Any]]:
+    """Train, and tell after each epoch how much processor time the process has used."""
+    for metrics in train(**hyperparameters):
+        yield {**metrics, "processor_seconds": time.process_time()}
 
 
 def first_line(epochs: int) -> Iterator[dict[str, float]]:
@@ -54,9 +73,8 @@ def warm_starts(n: int) -> list[float]:
         for _ in range(n + 1):
             before = time.monotonic()
             job = launcher.submit({}, 1)
-            while not job.finished:
-                launcher.wait([job])
-            starts.append(job.new_reports()[0].value - before)
+            [report] = finish(launcher, [job])[0]
+            starts.append(report.value - before)
     return starts[1:]  # the first one waited for what is preloaded
 
 
@@ -66,32 +84,47 @@ def fresh_start() -> float:
     return float(bare_process(FRESH).communicate()[0]) - before
 
 
-def launched_epochs_per_second(launcher: LocalLauncher, n_jobs: int, epochs: int) -> float:
+def run_jobs(launcher: LocalLauncher, n_jobs: int, epochs: int) -> Speed:
     """Train jobs to their end, all at a time."""
     before = time.monotonic()
     jobs = [launcher.submit({"seed": seed}, epochs) for seed in range(n_jobs)]
-    while not all(job.finished for job in jobs):
-        launcher.wait(jobs)
+    reports = finish(launcher, jobs)
     seconds = time.monotonic() - before
-    n_reports = sum(len(job.new_reports()) for job in jobs)
-    assert n_reports == n_jobs * epochs, [job.error for job in jobs]
-    return n_reports / seconds
+    assert [len(r) for r in reports] == [epochs] * n_jobs, [job.error for job in jobs]
+    used = [[report.metrics["processor_seconds"] for report in r] for r in reports]
+    return Speed(n_jobs * epochs / seconds, [per_epoch(u) for u in used])
 
 
-def bare_epochs_per_second(epochs: int) -> float:
-    """Train in two processes that have MXNet and the data ready, to their end."""
-    processes = [bare_process(BARE) for _ in range(2)]
+def finish(launcher: LocalLauncher, jobs: list[LocalJob]) -> list[list[Report]]:
+    """Return the reports of jobs, once they have ended."""
+    reports = [[] for _ in jobs]
+    ended = False
+    while not ended:
+        launcher.wait(jobs)
+        ended = all(job.finished for job in jobs)  # before their last reports are read
+        for received, job in zip(reports, jobs, strict=True):
+            received += job.new_reports()
+    return reports
+
+
+def run_bare_processes(n_processes: int, epochs: int) -> Speed:
+    """Train to their end in processes that have MXNet and the data ready."""
+    processes = [bare_process(BARE) for _ in range(n_processes)]
     for process in processes:
         process.stdout.readline()
     before = time.monotonic()
     for seed, process in enumerate(processes):
         process.stdin.write(f"{HYPERPARAMETERS | {'seed': seed, 'epochs': epochs}}\n")
         process.stdin.flush()
-    assert [process.wait() for process in processes] == [0, 0]
+    assert [process.wait() for process in processes] == [0] * n_processes
     seconds = time.monotonic() - before
-    for process in processes:
-        process.communicate()
-    return 2 * epochs / seconds
+    used = [ast.literal_eval(process.communicate()[0]) for process in processes]
+    return Speed(n_processes * epochs / seconds, [per_epoch(u) for u in used])
+
+
+def per_epoch(used: list[float]) -> float:
+    """Return the processor time of an epoch, the first one aside."""
+    return (used[-1] - used[0]) / (len(used) - 1)
 
 
 def bare_process(code: str) -> subprocess.Popen[str]:
@@ -101,6 +134,7 @@ def bare_process(code: str) -> subprocess.Popen[str]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        cwd=Path(__file__).parent,
         env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
     )
 
@@ -121,18 +155,21 @@ def main() -> None:
 
 def compare(rounds: int, epochs: int) -> None:
     """Measure two jobs, two bare processes and one job in turn, and print the medians of the ratios."""
-    over_bare, over_one = [], []
-    with LocalLauncher(train, 2, fixed=HYPERPARAMETERS) as launcher:
-        launched_epochs_per_second(launcher, 2, 1)  # waits for what is preloaded
+    over_bare, over_one, processor = [], [], []
+    with LocalLauncher(measured_train, 2, fixed=HYPERPARAMETERS, preload=PRELOAD) as launcher:
+        run_jobs(launcher, 2, 2)  # waits for what is preloaded
         for _ in range(rounds):
-            two = launched_epochs_per_second(launcher, 2, epochs)
-            bare = bare_epochs_per_second(epochs)
-            one = launched_epochs_per_second(launcher, 1, epochs)
-            over_bare.append(two / bare)
-            over_one.append(two / one)
-            print(f"epochs per second: two jobs {two:.2f}, two bare processes {bare:.2f}, one job {one:.2f}")
+            two = run_jobs(launcher, 2, epochs)
+            bare = run_bare_processes(2, epochs)
+            one = run_jobs(launcher, 1, epochs)
+            speeds = [speed.epochs_per_second for speed in (two, bare, one)]
+            over_bare.append(speeds[0] / speeds[1])
+            over_one.append(speeds[0] / speeds[2])
+            processor.append(sum(bare.processor_seconds) / sum(two.processor_seconds))
+            print("epochs per second: 2 jobs {:.2f}, 2 bare processes {:.2f}, 1 job {:.2f}".format(*speeds))
     print(f"two jobs over two bare processes: {describe(over_bare)}")
     print(f"two jobs over one: {describe(over_one)}")
+    print(f"processor time of a bare epoch over a job's: {describe(processor)}")
 
 
 def describe(ratios: list[float]) -> str:

@@ -79,9 +79,11 @@ class LocalLauncher:
     ...         yield {"epoch": epoch, "valid_error": learning_rate / epoch}
     >>> with LocalLauncher(train, n_workers=2) as launcher:
     ...     job = launcher.submit({"learning_rate": 0.1}, epochs=2)
-    ...     while not job.finished:
+    ...     values = []
+    ...     while len(values) < 2:
     ...         launcher.wait([job])
-    ...     [report.value for report in job.new_reports()]
+    ...         values += [report.value for report in job.new_reports()]
+    >>> values
     [0.1, 0.05]
     """
 
@@ -142,8 +144,9 @@ class LocalLauncher:
     def wait(self, jobs: Sequence[LocalJob], timeout: float | None = None) -> None:
         """Return at the first unread report or change of status of `jobs`, or after `timeout` seconds.
 
-        Returns at once if a report is unread or a change of status was not yet waited for. ValueError if
-        nothing could ever end the wait: `jobs` is empty, or each has finished, was waited for and read.
+        Returns at once if a report is unread (a loop must read them, or it never rests) or a change of status
+        was not yet waited for. ValueError if nothing could ever end the wait: `jobs` is empty, or each has
+        finished, was waited for and read.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         self._poll()
