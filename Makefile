@@ -16,7 +16,7 @@ export PYTHON PYTHON_IS
 MADE_FROM := { pwd; echo "$$PYTHON_IS"; cat pyproject.toml constraints.txt; }
 
 .DEFAULT_GOAL := help
-.PHONY: run test lab outputs help clean environment
+.PHONY: run test lab outputs record bench help clean environment
 
 run: environment  ## execute every lesson, print a table, leave HTML under build/
 	@$(RUN) notebooks/run.py $(LESSONS)
@@ -29,6 +29,13 @@ lab: environment  ## open JupyterLab on the lessons
 
 outputs: environment  ## execute the lessons in place, their outputs ready to be committed
 	@$(RUN) notebooks/run.py --write $(LESSONS)
+
+record: environment  ## record anew what the lessons read from data/, in about 15 minutes
+	@$(RUN) data/record_lesson_05.py
+
+bench: environment  ## measure what an epoch costs, and what starting a job costs
+	@$(RUN) benchmarks/epoch_speed.py
+	@$(RUN) benchmarks/local_launcher.py
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile

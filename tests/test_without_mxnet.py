@@ -1,0 +1,20 @@
+"""Half a classroom has Windows or Apple silicon: there every lesson runs to its end, on what was recorded."""
+
+from __future__ import annotations
+
+import asyncio
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell
+from notebook_files import LESSONS, comparison, runner
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+def test_a_lesson_runs_to_its_end_without_mxnet_and_says_where_it_does(path):
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells.insert(0, new_code_cell('import sys\nsys.modules["mxnet"] = None  # as if it were not installed'))
+    outcome = asyncio.run(runner.execute(notebook, path.stem, path.parent))
+    assert outcome.failure is None
+    said = "\n".join(comparison.printed(cell.outputs) for cell in runner.code_cells(notebook))
+    assert "MXNet is not installed here" in said
