@@ -34,6 +34,12 @@ RANGES: dict[str, dict[str, dict[str, tuple[float, float]]]] = {
             r"Validation error that tuning reported: ([\d.]+)%": (0.5, 15),
         },
     },
+    "05_multi_fidelity_solutions": {
+        "linear-result": {
+            r"40 trials took (\d+) epochs": (60, 900),
+            r"Best validation error: ([\d.]+)%": (5, 15),
+        },
+    },
 }
 
 #: Correlation of two pictures, shrunk, below which they are not the same. Two plots of one kind with other

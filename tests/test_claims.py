@@ -95,6 +95,24 @@ def test_the_good_learning_rates_lie_where_the_figure_shows_them():
     assert [low, high] == [float(f"{edge:.1g}") for edge in (above.min(), above.max())]
 
 
+def test_the_brackets_cost_about_the_same():
+    lowest, highest = claimed(LESSON, r"cost about the same, here between (\d+) and (\d+) epochs")
+    costs = [cost(27, (1, 3, 9, 27)), cost(12, (3, 9, 27)), cost(6, (9, 27)), cost(4, (27,))]
+    assert [lowest, highest] == [min(costs), max(costs)]
+
+
+def cost(n_started, rungs):
+    """Return the epochs of a bracket in which a third goes on from each rung."""
+    steps = np.diff((0, *rungs))
+    return sum(n_started // 3**number * step for number, step in enumerate(steps))
+
+
+def test_the_noise_of_a_small_test_part_is_what_the_lesson_says():
+    error, noise = claimed(LESSON, r"at an error of (\d+) %, that alone is worth another ([\d.]+) % either way")
+    share = error / 100
+    assert noise == round(100 * np.sqrt(share * (1 - share) / 1000), 1)
+
+
 def test_a_smaller_reduction_factor_is_a_little_more_careful(draws):
     quartiles = claimed(SOLUTIONS, r"upper quartile is ([\d.]+) % with the factor 2 and ([\d.]+) % with the factor 3")
     found = [[halve(draw[:24], (1, 2, 4, 8), 2) for draw in draws], [halve(draw) for draw in draws]]

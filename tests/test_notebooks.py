@@ -12,6 +12,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from bs4 import BeautifulSoup
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_notebook
 from notebook_files import LESSONS, SOLUTIONS, comparison, runner
@@ -115,6 +116,18 @@ def test_a_lesson_has_its_parts(path: Path) -> None:
     parts = ["In your own project", "Check yourself", "Your turn", "Sources"]
     assert [part for part in parts if not any(heading.startswith(part) for heading in headings)] == []
     assert "<details>" in text, "answers are folded"
+
+
+@every_notebook
+def test_answers_are_folded_in_the_page(path: Path) -> None:
+    page = BeautifulSoup(runner.to_html(nbformat.read(path, as_version=4)), "html.parser")
+    answers = [details.get_text().removeprefix(details.summary.get_text()) for details in page.find_all("details")]
+    assert [answer for answer in answers if not answer.strip()] == []
+
+
+@every_notebook
+def test_a_page_needs_no_network_to_show_its_formulas(path: Path) -> None:
+    assert "$" not in prose(nbformat.read(path, as_version=4))
 
 
 @every_lesson
