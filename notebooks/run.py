@@ -201,7 +201,8 @@ def to_html(notebook: NotebookNode) -> str:
     # nbconvert warns of the alternative texts that are added below.
     logging.getLogger("traitlets").setLevel(logging.ERROR)
     resources = {"metadata": {"name": title[1] if title else "Notebook"}}
-    html, _ = HTMLExporter(embed_images=True).from_notebook_node(page, resources)
+    # Not embed_images: it closes every tag at once, so that <sub> and <details> hold nothing.
+    html, _ = HTMLExporter().from_notebook_node(page, resources)
     return describe_figures(html)
 
 

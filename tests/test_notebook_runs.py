@@ -241,6 +241,12 @@ def test_links_between_lessons_lead_to_pages() -> None:
     assert links == ["solutions/05.html#b", "../04.html", "https://x.org/a.ipynb", "#e"]
 
 
+def test_html_in_text_keeps_what_it_holds() -> None:
+    cell = new_markdown_cell("*n*<sub>0</sub> <details><summary>q</summary>\n\nanswer\n</details>")
+    page = BeautifulSoup(runner.to_html(new_notebook(cells=[cell])), "html.parser")
+    assert page.find("sub").text == "0"
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interruption_ends_the_kernel_too(project: Path, number: signal.Signals) -> None:
     write(

@@ -125,11 +125,6 @@ def test_answers_are_folded_in_the_page(path: Path) -> None:
     assert [answer for answer in answers if not answer.strip()] == []
 
 
-@every_notebook
-def test_a_page_needs_no_network_to_show_its_formulas(path: Path) -> None:
-    assert "$" not in prose(nbformat.read(path, as_version=4))
-
-
 @every_lesson
 def test_a_lesson_is_of_readable_length(path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
