@@ -13,6 +13,7 @@ from pathlib import Path
 import optuna
 import psutil
 import pytest
+from jupyter_client.manager import start_new_kernel
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import TrialState
 
@@ -81,6 +82,20 @@ def test_the_study_tells_what_happened_to_a_job_and_its_process_is_gone(study_of
     assert not is_running(trial.user_attrs["reports"][0]["pid"])
 
 
+def test_the_process_of_a_pruned_trial_stops():
+    def train(epochs):
+        yield {"valid_error": 0.5, "pid": os.getpid()}
+        time.sleep(PATIENCE)
+        yield {"valid_error": 0.4}
+
+    study = optuna.create_study(study_name="pruned", pruner=optuna.pruners.ThresholdPruner(upper=0.1))
+    with LocalLauncher(train, n_workers=1) as launcher:
+        tune(study, {}, launcher, epochs=2, n_trials=2, progress=False)
+        assert [trial.state for trial in study.trials] == [TrialState.PRUNED] * 2
+        assert not any(is_running(trial.user_attrs["reports"][0]["pid"]) for trial in study.trials)
+        assert launcher.clock() < PATIENCE
+
+
 # Faults of the process that tunes: a script of its own, as a reader would write it, with no guard around it
 
 SCRIPT = """
@@ -111,6 +126,7 @@ with LocalLauncher(train, n_workers=2) as launcher:
     tune(study, {{"x": FloatDistribution(0, 1)}}, launcher, epochs=4, n_trials={n_trials}, progress=False)
 """
 
+CHECKOUT = {"PYTHONPATH": str(Path(__file__).parents[1])}
 STORAGES = {"journal": "open_journal('study.journal')", "sqlite": "'sqlite:///study.db'"}
 
 
@@ -120,12 +136,11 @@ class Tuning:
     def __init__(self, folder, storage="journal", n_trials=8, pace=0.05, before=""):
         text = SCRIPT.format(storage=STORAGES[storage], n_trials=n_trials, pace=pace, before=textwrap.dedent(before))
         (folder / "tuning.py").write_text(text)
-        environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
         self.folder, self.storage = folder, storage
         self.process = subprocess.Popen(
             [sys.executable, "tuning.py"],
             cwd=folder,
-            env=environment,
+            env=os.environ | CHECKOUT,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -218,6 +233,32 @@ def test_a_killed_kernel_leaves_no_process_and_the_study_goes_on(tmp_path, stora
     assert {trial.user_attrs["error"] for trial in cut_off} <= {"its process ended before the trial did"}
     restarted = [t for t in resumed.study().trials if t.user_attrs.get("owner", {}).get("pid") == resumed.process.pid]
     assert min(trial.user_attrs["started"] for trial in restarted) >= seconds_before
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_terminated_process_leaves_none_of_its_jobs(tmp_path, number):
+    tuning = Tuning(tmp_path)
+    tuning.wait_for_epochs(6)
+    tuning.process.send_signal(number)
+    tuning.end()
+    wait_until(lambda: not any(map(is_running, tuning.pids())))
+
+
+def test_a_kernel_that_is_shut_down_leaves_none_of_its_jobs(tmp_path):
+    text = SCRIPT.format(storage=STORAGES["journal"], n_trials=8, pace=0.05, before="")
+    manager, client = start_new_kernel(cwd=str(tmp_path), env=os.environ | CHECKOUT)
+    try:
+        client.execute(text)
+        pids = tmp_path / "pids"
+        wait_until(lambda: pids.exists() and len(pids.read_text().split()) >= 6)
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel()
+    jobs = {int(pid) for pid in pids.read_text().split()}
+    wait_until(lambda: not any(map(is_running, jobs)))
+    resumed = Tuning(tmp_path)
+    assert resumed.end()[0] == 0
+    assert_whole(resumed.study(), n_trials=8)
 
 
 def test_an_interrupt_closes_the_trials_and_leaves_no_process(tmp_path):
