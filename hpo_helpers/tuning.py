@@ -3,32 +3,24 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import socket
 import threading
-import time
 import warnings
-import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import optuna
-import psutil
 from optuna.distributions import BaseDistribution
-from optuna.exceptions import UpdateFinishedTrialError
 from optuna.pruners import HyperbandPruner
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import Trial, TrialState
 
+from hpo_helpers import resuming
 from hpo_helpers.jobs import Job, JobStatus, Launcher, Report
 from hpo_helpers.progress import ProgressBar
 
 Space = Mapping[str, BaseDistribution] | Callable[[Trial], Mapping[str, Any]]
-
-#: When this process got to work. (psutil knows when it started, but to a second only.)
-BEGUN = time.time()
 
 #: Clocks are sums of floats: a deadline closer than this, in seconds, has been reached.
 CLOCK_TOLERANCE = 1e-6
@@ -92,10 +84,7 @@ def tune(
     by which trials that a dead process left running are recognised, closed, and queued again.
     """
     _check(study, launcher, epochs, n_trials, timeout, trial_timeout, max_failures)
-    close_abandoned_trials(study)
-    process = _this_process()
-    study.set_user_attr(f"tuned by {process['host']} {process['pid']} {process['started']}", process)
-    _seed_anew_if_resumed(study)
+    resuming.take_up(study)
     session = _Session(study, space, launcher, epochs, n_trials, timeout, trial_timeout, max_failures)
     study.stop = session.stop_asking  # GridSampler calls it when the grid is exhausted
     try:
@@ -107,41 +96,6 @@ def tune(
         raise
     finally:
         del study.stop
-
-
-def close_abandoned_trials(study: optuna.Study) -> None:
-    """Close the trials that a dead process left running, and queue their configurations again.
-
-    A trial of a process that still lives, on this machine or (which cannot be seen) on another, is left alone.
-    """
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        if not _is_abandoned(study, trial):
-            continue
-        # Another process may close the same trial at this moment; only one of the two succeeds.
-        with suppress(ValueError, UpdateFinishedTrialError):
-            _requeue(study, trial, "its process ended before the trial did")
-
-
-def _is_abandoned(study: optuna.Study, trial: FrozenTrial) -> bool:
-    owner = trial.user_attrs.get("owner")
-    if owner is not None:
-        return _is_dead(owner)
-    # Either a process died between asking and signing (or its disk was full), or somebody asks by hand.
-    tuned_by = [process for name, process in study.user_attrs.items() if name.startswith("tuned by ")]
-    if not tuned_by or not all(map(_is_dead, tuned_by)):
-        return False
-    return trial.datetime_start.timestamp() < BEGUN
-
-
-#: The samplers that `tune` has worked with in this process: their random numbers are not used up twice.
-_SAMPLERS = weakref.WeakSet()
-
-
-def _seed_anew_if_resumed(study: optuna.Study) -> None:
-    tuned_before = any("owner" in trial.user_attrs for trial in study.get_trials(deepcopy=False))
-    if tuned_before and study.sampler not in _SAMPLERS:
-        study.sampler.reseed_rng()
-    _SAMPLERS.add(study.sampler)
 
 
 @dataclass
@@ -173,7 +127,7 @@ class _Session:
         self._failures = 0  # in a row
         self._asking = True
         self._sign = 1 if study.direction == optuna.study.StudyDirection.MINIMIZE else -1
-        self._offset = _last_time(study) - launcher.clock()
+        self._offset = resuming.last_time(study) - launcher.clock()
         self.incumbent = _best_report(study, self._sign)
         self.n_finished = _count(study, running=False)
 
@@ -205,7 +159,7 @@ class _Session:
         trials = [run.trial for run in self._running.values()] + [self._starting] * (self._starting is not None)
         for trial in trials:
             with suppress(Exception):
-                _requeue(self._study, trial, f"interrupted by {type(error).__name__}")
+                resuming.requeue(self._study, trial, f"interrupted by {type(error).__name__}")
         self._running.clear()
 
     def _may_start(self) -> bool:
@@ -219,7 +173,7 @@ class _Session:
         # An interruption between asking and signing would leave a trial that nobody knows.
         with _uninterrupted():
             trial = self._study.ask() if callable(self._space) else self._study.ask(dict(self._space))
-            trial.set_user_attr("owner", _this_process())
+            resuming.sign(trial)
             self._starting = trial
         try:
             params = self._space(trial) if callable(self._space) else trial.params
@@ -331,53 +285,17 @@ def _count(study: optuna.Study, running: bool) -> int:
     return finished + sum(trial.state == TrialState.RUNNING and "owner" in trial.user_attrs for trial in trials)
 
 
-def _last_time(study: optuna.Study) -> float:
-    """Return where the study's clock stood when the last trial reported or ended, 0 for a new study."""
-    times = [0.0]
-    for trial in study.get_trials(deepcopy=False):
-        times.append(trial.user_attrs.get("finished", 0.0))
-        times.extend(report["time"] for report in trial.user_attrs.get("reports", ())[-1:])
-    return max(times)
-
-
 def _best_report(study: optuna.Study, sign: int) -> float | None:
     trials = study.get_trials(deepcopy=False)
     values = [value for trial in trials for value in trial.intermediate_values.values()]
     return min(values, key=lambda value: sign * value, default=None)
 
 
-def _requeue(study: optuna.Study, trial: Trial | FrozenTrial, reason: str) -> None:
-    """Close a trial that was cut off, and put its configuration back into the queue."""
-    # A trial of another process has no public way to take an attribute.
-    study._storage.set_trial_user_attr(trial._trial_id, "error", reason)
-    study._storage.set_trial_user_attr(trial._trial_id, "requeued", True)
-    asked = study._storage.get_trial(trial._trial_id)
-    params = {**asked.system_attrs.get("fixed_params", {}), **asked.params}
-    study.tell(trial.number, state=TrialState.FAIL)
-    if params:
-        study.enqueue_trial(params, user_attrs={"retry_of": trial.number, "owner": _this_process()})
-
-
-def _this_process() -> dict[str, Any]:
-    # The start time tells this process from a later one that was given the same pid.
-    started = psutil.Process().create_time()
-    return {"host": socket.gethostname(), "pid": os.getpid(), "started": started}
-
-
-def _is_dead(owner: Mapping[str, Any]) -> bool:
-    if owner["host"] != socket.gethostname():
-        return False
-    try:
-        # The start time is reckoned from the wall clock, which may have been set by a little since.
-        return abs(psutil.Process(owner["pid"]).create_time() - owner["started"]) > 2
-    except psutil.NoSuchProcess:
-        return True
-
-
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
     """Hold Ctrl-C back until the end of the block."""
-    if threading.current_thread() is not threading.main_thread():  # only the main thread is interrupted
+    # Only the main thread is interrupted; and a handler that is not Python's cannot be put back.
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is None:
         yield
         return
     interrupts: list[tuple] = []

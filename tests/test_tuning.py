@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 from virtual import VirtualLauncher
 
 from hpo_helpers.comparing import anytime, reports
-from hpo_helpers.jobs import make_report
+from hpo_helpers.jobs import JobStatus, make_report
 from hpo_helpers.tuning import tune
 
 SPACE = {"x": FloatDistribution(0.0, 1.0)}
@@ -116,7 +116,7 @@ def test_pruned_and_failed_jobs_hold_their_worker_until_they_are_gone():
 
         def submit(self, params, epochs):
             job = super().submit(params, epochs)
-            stop, job.stop = job.stop, lambda: job.__setattr__("events", [(self._now + 3.0, ("stopped", None))])
+            job.stop = lambda: setattr(job, "events", [(self._now + 3.0, (JobStatus.STOPPED, None))])
             return job
 
     study = new_study(RecordingPruner(limit=0.0))

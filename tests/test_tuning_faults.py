@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -17,9 +18,10 @@ from jupyter_client.manager import start_new_kernel
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import TrialState
 
+from hpo_helpers import resuming
 from hpo_helpers.comparing import reports
-from hpo_helpers.journal import open_journal
 from hpo_helpers.jobs.local import LocalLauncher
+from hpo_helpers.journal import open_journal
 from hpo_helpers.tuning import tune
 
 PATIENCE = 120  # seconds until a test gives up; none needs more than a few
@@ -215,6 +217,17 @@ def test_a_trial_that_a_dead_process_had_asked_for_but_not_signed_is_closed(tmp_
     states = {trial.number: trial.state for trial in resumed.study().trials}
     assert states[trial.number] == TrialState.FAIL
     assert list(states.values()).count(TrialState.COMPLETE) == 8
+
+
+def test_a_dead_process_that_nobody_has_buried_is_dead():
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    owner = {"host": socket.gethostname(), "pid": process.pid, "started": psutil.Process(process.pid).create_time()}
+    assert not resuming._is_dead(owner)
+    process.kill()
+    wait_until(lambda: psutil.Process(process.pid).status() == psutil.STATUS_ZOMBIE)
+    assert resuming._is_dead(owner)
+    process.communicate()
+    assert resuming._is_dead(owner)
 
 
 @pytest.mark.parametrize("storage", STORAGES)
