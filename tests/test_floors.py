@@ -1,0 +1,66 @@
+"""Who may know whom: the package's floors, and what is imported before it is used."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "hpo_helpers"
+
+#: What each module may import of this package. The parts of the local launcher count as one.
+MAY_KNOW = {
+    "spaces": set(),
+    "datasets": set(),
+    "plotting": set(),
+    "mxnet_compat": set(),
+    "journal": set(),
+    "progress": set(),
+    "comparing": set(),
+    "resuming": set(),
+    "train_mnist": {"mxnet_compat", "datasets"},
+    "jobs": set(),
+    "jobs.local": {"jobs"},
+    "tuning": {"jobs", "progress", "resuming"},
+}
+HEAVY = {"mxnet", "matplotlib", "boto3", "sklearn", "scipy", "mlxtend"}
+
+
+def module_of(path):
+    parts = list(path.relative_to(PACKAGE).with_suffix("").parts)
+    if parts[0] == "jobs" and parts[-1].startswith("_") and parts[-1] != "__init__":
+        return "jobs.local"
+    return ".".join(part for part in parts if part != "__init__")
+
+
+def imports_of_ours(path):
+    """Return the modules of this package that a file imports, wherever in it."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level == 1:
+            yield node.module
+        elif isinstance(node, ast.ImportFrom) and node.module == "hpo_helpers":
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module.startswith("hpo_helpers."):
+            yield node.module.removeprefix("hpo_helpers.")
+
+
+FILES = [path for path in sorted(PACKAGE.rglob("*.py")) if path != PACKAGE / "__init__.py"]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_module_knows_the_floors_below_it_alone(path):
+    known = {"jobs.local" if name.startswith("jobs._") else name for name in imports_of_ours(path)}
+    assert known - {module_of(path)} <= MAY_KNOW[module_of(path)]
+
+
+def test_nothing_heavy_is_imported_before_it_is_used():
+    names = [module_of(path) for path in FILES if path.stem not in ("plotting", "mxnet_compat")]
+    code = f"import importlib, sys; [importlib.import_module('hpo_helpers.' + name) for name in {names}]"
+    code += "; print(*{name.partition('.')[0] for name in sys.modules})"
+    environment = os.environ | {"PYTHONPATH": str(PACKAGE.parent)}
+    loaded = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert set(loaded.stdout.split()) & HEAVY == set()
