@@ -152,8 +152,10 @@ import sys
 from hpo_helpers.train_mnist import train
 for metrics in train(epochs=1, n_channels=8, model_dir=sys.argv[1]): pass
 """
+# From Python 3.12 on a fork beside MXNet's engine threads is warned of; MXNet stops and restarts them around it.
 FORKED = """
-import os, sys
+import os, sys, warnings
+warnings.simplefilter("ignore", DeprecationWarning)
 from hpo_helpers.datasets import load_mnist
 from hpo_helpers.mxnet_compat import mx
 from hpo_helpers.train_mnist import train
