@@ -137,10 +137,12 @@ class Tuning:
 
     def __init__(self, folder, storage="journal", n_trials=8, pace=0.05, before=""):
         text = SCRIPT.format(storage=STORAGES[storage], n_trials=n_trials, pace=pace, before=textwrap.dedent(before))
-        (folder / "tuning.py").write_text(text)
+        # Each has a file of its own: another's could be read while it is written.
+        script = folder / f"tuning_{len(list(folder.glob('tuning_*.py')))}.py"
+        script.write_text(text)
         self.folder, self.storage = folder, storage
         self.process = subprocess.Popen(
-            [sys.executable, "tuning.py"],
+            [sys.executable, script.name],
             cwd=folder,
             env=os.environ | CHECKOUT,
             stdout=subprocess.PIPE,
