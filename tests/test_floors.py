@@ -20,14 +20,14 @@ MAY_KNOW = {
     "mxnet_compat": set(),
     "journal": set(),
     "progress": set(),
-    "comparing": set(),
+    "comparing": {"jobs", "progress", "tuning"},
     "resuming": set(),
     "train_mnist": {"mxnet_compat", "datasets"},
     "jobs": set(),
     "jobs.local": {"jobs"},
     "tuning": {"jobs", "progress", "resuming"},
 }
-HEAVY = {"mxnet", "matplotlib", "boto3", "sklearn", "scipy", "mlxtend"}
+HEAVY = {"mxnet", "matplotlib", "boto3", "sklearn", "scipy", "mlxtend", "joblib"}
 
 
 def module_of(path):
