@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import PercentFormatter, ScalarFormatter
+from matplotlib.ticker import LogLocator, NullLocator, PercentFormatter, ScalarFormatter, StrMethodFormatter
 
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#999999"
+
+#: Told apart by the colour-blind (Okabe and Ito, 2008). Seven colours and four styles make 28 kinds of line.
+COLOURS = (BLUE, ORANGE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+LINE_STYLES = ("-", "--", "-.", ":")
 
 
 def plot_curves(table: pd.DataFrame, *, group: str = "trial", value: str = "value", ax: Axes | None = None) -> Axes:
@@ -70,15 +76,147 @@ def plot_anytime(
     return error_axis(ax)
 
 
+def plot_methods(summary: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """Draw anytime performance of several methods: medians over seeds, in bands from quartile to quartile.
+
+    The legend stands at the right, in the order in which the curves end.
+
+    Parameters
+    ----------
+    summary
+        One row for each method and time, with the columns ``method``, ``time`` (seconds), ``lower_quartile``,
+        ``median`` and ``upper_quartile`` (of errors between 0 and 1). Nothing is drawn where they are NaN.
+    ax
+        Where to draw; a new figure if not given.
+    """
+    ax = _draw_medians(summary, ax or plt.subplots()[1])
+    ax.set_ylabel("test error of the incumbent")
+    return error_axis(ax)
+
+
+def plot_regret(summary: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """Draw the normalised regret of several methods, as `plot_methods` draws errors.
+
+    The axis is logarithmic above 10 % and linear below, where noise takes regrets under 0.
+
+    Parameters
+    ----------
+    summary
+        As for `plot_methods`, of regrets: 0 is the best configuration, 1 a typical one.
+    ax
+        Where to draw; a new figure if not given.
+    """
+    ax = _draw_medians(summary, ax or plt.subplots()[1])
+    ax.axhline(0, color=GREY, linewidth=1, zorder=1)
+    ax.set_ylabel("normalised regret")
+    ax.set_yscale("symlog", linthresh=0.1, linscale=0.6)
+    return _per_cent_ticks(ax, (-0.2, -0.1, -0.05, 0, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10))
+
+
+def plot_ranks(ranks: pd.DataFrame, critical_difference: float, *, ax: Axes | None = None) -> Axes:
+    """Draw a critical-difference diagram: average ranks of methods, joined where no difference shows.
+
+    The form is that of Demšar, "Statistical comparisons of classifiers over multiple data sets", Journal of
+    Machine Learning Research 7, 2006.
+
+    Parameters
+    ----------
+    ranks
+        One row a method, with the columns ``method`` and ``average_rank`` (1 is best).
+    critical_difference
+        How far apart two average ranks must be to differ.
+    ax
+        Where to draw; a new figure if not given.
+
+    Raises
+    ------
+    ValueError
+        If a method has several ranks, for example at several times.
+    """
+    if ranks["method"].duplicated().any():
+        raise ValueError(f"one rank a method is needed, got {ranks['method'].value_counts().to_dict()}")
+    ordered = ranks.sort_values("average_rank", kind="stable")
+    values = ordered["average_rank"].to_numpy()
+    groups = _joined(values, critical_difference)
+    rows = len(groups) + (len(values) + 1) // 2 + 2
+    ax = ax or plt.subplots(figsize=(7.5, 0.9 + 0.28 * rows))[1]
+    _rank_axis(ax, len(values), rows)
+    for row, (best, worst) in enumerate(groups, start=1):
+        _rank_bar(ax, row, values[best], values[worst])
+    _rank_labels(ax, list(ordered["method"]), values, first_row=len(groups) + 1)
+    _rank_bar(ax, rows, 1, 1 + critical_difference)
+    text = f"critical difference {critical_difference:.2f}"
+    ax.annotate(text, (1 + critical_difference, rows), (5, 0), textcoords="offset points", va="center")
+    return ax
+
+
 def error_axis(ax: Axes) -> Axes:
     """Give errors between 0 and 1 a logarithmic axis in per cent, since the last per cents matter most."""
     ax.set_yscale("log")
+    return _per_cent_ticks(ax, (0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 0.9))
+
+
+def _per_cent_ticks(ax: Axes, ticks: Sequence[float]) -> Axes:
     low, high = ax.get_ylim()
-    ticks = [tick for tick in (0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 0.9) if low <= tick <= high]
-    ax.set_yticks(ticks)
+    ax.set_yticks([tick for tick in ticks if low <= tick <= high])
     ax.set_yticks([], minor=True)
     ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
     return ax
+
+
+def _draw_medians(summary: pd.DataFrame, ax: Axes) -> Axes:
+    lines = []
+    for number, (method, curve) in enumerate(summary.groupby("method", sort=False)):
+        colour, style = number % len(COLOURS), number % len(LINE_STYLES)
+        # Where curves meet, a dotted one on top lets a solid one be seen.
+        looks = {"color": COLOURS[colour], "linestyle": LINE_STYLES[style], "zorder": 2 + style / 10}
+        lines += ax.plot(curve["time"], curve["median"], label=method, drawstyle="steps-post", **looks)
+        quartiles = curve[["time", "lower_quartile", "upper_quartile"]].to_numpy().T
+        ax.fill_between(*quartiles, step="post", color=COLOURS[colour], alpha=0.12, linewidth=0)
+    ax.set(xlabel="time in seconds", xscale="log", xlim=(summary["time"].min(), summary["time"].max()))
+    _plain_ticks(ax)
+    lines.sort(key=lambda line: np.nan_to_num(line.get_ydata()[-1], nan=np.inf), reverse=True)
+    ax.legend(handles=lines, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return ax
+
+
+def _plain_ticks(ax: Axes) -> None:
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    ax.xaxis.set_minor_locator(NullLocator())
+
+
+def _joined(ranks: np.ndarray, critical_difference: float) -> list[tuple[int, int]]:
+    """Return first and last of each largest group of sorted ranks that lie within the critical difference."""
+    lasts = [int(np.flatnonzero(ranks - rank <= critical_difference)[-1]) for rank in ranks]
+    return [(i, last) for i, last in enumerate(lasts) if last > i and (i == 0 or last > lasts[i - 1])]
+
+
+def _rank_axis(ax: Axes, n_methods: int, rows: int) -> None:
+    ax.set(xlim=(1, n_methods), ylim=(rows + 0.5, 0), xticks=range(1, n_methods + 1), yticks=[])
+    ax.set_xlabel("average rank (1 is best)")
+    ax.xaxis.tick_top()
+    ax.xaxis.set_label_position("top")
+    ax.spines[:].set_visible(False)
+    ax.spines["top"].set_visible(True)
+    ax.grid(False)
+
+
+def _rank_bar(ax: Axes, row: int, start: float, end: float) -> None:
+    ax.plot([start, end], [row, row], color=ORANGE, linewidth=4, solid_capstyle="butt", clip_on=False)
+
+
+def _rank_labels(ax: Axes, methods: list[str], ranks: np.ndarray, first_row: int) -> None:
+    """Draw a line from each rank down and out to the name: the better half leads left, the others right."""
+    half = (len(ranks) + 1) // 2
+    for number, (method, rank) in enumerate(zip(methods, ranks, strict=True)):
+        left = number < half
+        row = first_row + (number if left else len(ranks) - 1 - number)
+        edge, side = (1, "right") if left else (len(ranks), "left")
+        ax.plot([rank, rank, edge], [0, row, row], color="black", linewidth=1, clip_on=False)
+        offset = (-5, 0) if left else (5, 0)
+        text = f"{method}  {rank:.2f}"
+        ax.annotate(text, (edge, row), offset, textcoords="offset points", ha=side, va="center")
 
 
 def _epoch_ticks(ax: Axes, last_epoch: int) -> None:

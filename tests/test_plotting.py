@@ -2,10 +2,20 @@ from __future__ import annotations
 
 import matplotlib
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import pytest
 
-from hpo_helpers.plotting import BLUE, GREY, ORANGE, plot_anytime, plot_curves
+from hpo_helpers.plotting import (
+    BLUE,
+    GREY,
+    ORANGE,
+    plot_anytime,
+    plot_curves,
+    plot_methods,
+    plot_ranks,
+    plot_regret,
+)
 
 matplotlib.use("Agg")
 
@@ -76,3 +86,101 @@ def test_the_last_incumbent_is_drawn_to_the_end_of_the_study():
 def test_the_style_of_the_lessons_is_found_by_its_name():
     with plt.style.context("hpo_helpers.lessons"):
         assert plt.rcParams["axes.spines.top"] is False
+
+
+# --- Several methods ------------------------------------------------------------------------------
+
+
+def summary_of(medians, times=(1.0, 10.0, 100.0)):
+    """Quartiles lie 20 % around the medians: ``{method: [one median a time]}``."""
+    table = pd.DataFrame({"time": times, **medians}).melt("time", var_name="method", value_name="median")
+    return table.assign(lower_quartile=table["median"] * 0.8, upper_quartile=table["median"] * 1.2)
+
+
+def legend_of(ax):
+    return [text.get_text() for text in ax.get_legend().get_texts()]
+
+
+def test_each_method_is_a_staircase_of_medians_in_a_band_of_quartiles():
+    ax = plot_methods(summary_of({"random": [0.5, 0.2, 0.1], "tpe": [0.5, 0.1, 0.05]}))
+    random, tpe = ax.lines
+    assert (random.get_drawstyle(), list(tpe.get_ydata())) == ("steps-post", [0.5, 0.1, 0.05])
+    heights = ax.collections[1].get_paths()[0].vertices[:, 1]
+    assert (heights.min(), heights.max()) == pytest.approx((0.04, 0.6))
+    assert matplotlib.colors.to_hex(ax.collections[1].get_facecolor()[0]).upper() == tpe.get_color()
+
+
+def test_no_two_methods_look_alike():
+    ax = plot_methods(summary_of({f"method {number}": [0.5, 0.4, 0.3] for number in range(28)}))
+    assert len({(line.get_color(), line.get_linestyle()) for line in ax.lines}) == 28
+    assert len({line.get_color() for line in ax.lines[:7]}) == 7
+
+
+def test_the_legend_is_in_the_order_in_which_the_curves_end_and_covers_none():
+    medians = {"good": [0.5, 0.2, 0.1], "late": [0.4, 0.4, np.nan], "poor": [0.5, 0.4, 0.3]}
+    ax = plot_methods(summary_of(medians))
+    assert legend_of(ax) == ["late", "poor", "good"]
+    ax.figure.canvas.draw()
+    assert ax.get_legend().get_window_extent().x0 >= ax.get_window_extent().x1
+
+
+def test_time_is_in_seconds_and_error_in_per_cent():
+    ax = plot_methods(summary_of({"random": [0.5, 0.2, 0.1]}))
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("time in seconds", "test error of the incumbent")
+    ax.figure.canvas.draw()
+    assert {"1", "10", "100"} <= {text.get_text() for text in ax.get_xticklabels()}
+    assert "20 %" in [text.get_text() for text in ax.get_yticklabels()]
+
+
+def test_a_regret_below_0_is_drawn():
+    ax = plot_regret(summary_of({"random": [1.0, 0.3, 0.1], "tpe": [0.5, 0.02, -0.05]}))
+    assert ax.get_ylabel() == "normalised regret"
+    ax.figure.canvas.draw()
+    assert {"0 %", "100 %"} <= {text.get_text() for text in ax.get_yticklabels()}
+    bottom, at_end = ax.transAxes.transform((0, 0))[1], ax.transData.transform((100.0, -0.05))[1]
+    assert at_end > bottom
+    assert legend_of(ax) == ["random", "tpe"]
+
+
+def bars_of(ax):
+    """Where the thick lines are: those that join methods, and last the length of the critical difference."""
+    return [tuple(map(float, line.get_xdata())) for line in ax.lines if line.get_linewidth() > 2]
+
+
+def ranks_of(ranks):
+    return pd.DataFrame({"method": list(ranks), "average_rank": list(ranks.values())})
+
+
+def test_methods_within_the_critical_difference_are_joined_and_no_others():
+    # The ranks of Demšar (2006), table 6, and one method more, far from the rest.
+    ranks = ranks_of({"poor": 5.0, "C4.5": 3.143, "C4.5+m": 2.0, "C4.5+cf": 2.893, "C4.5+m+cf": 1.964})
+    # 2.000 and 2.893 are joined by the first bar already; 2.000 and 3.143 are too far apart.
+    assert bars_of(plot_ranks(ranks, 1.0)) == [(1.964, 2.893), (2.893, 3.143), (1.0, 2.0)]
+
+
+def test_overlapping_groups_are_each_joined_and_a_part_of_one_is_not():
+    ranks = ranks_of({"a": 1.0, "b": 1.5, "c": 2.2, "d": 2.3, "e": 5.0})
+    assert bars_of(plot_ranks(ranks, 1.0)) == [(1.0, 1.5), (1.5, 2.3), (1.0, 2.0)]
+
+
+def test_ranks_exactly_at_the_critical_difference_and_none_within_it():
+    assert bars_of(plot_ranks(ranks_of({"a": 1.0, "b": 2.0}), 1.0)) == [(1.0, 2.0), (1.0, 2.0)]
+    assert bars_of(plot_ranks(ranks_of({"a": 1.0, "b": 2.0}), 0.5)) == [(1.0, 1.5)]
+
+
+def test_every_method_is_named_with_its_rank_and_the_better_half_at_the_left():
+    ax = plot_ranks(ranks_of({"c": 2.25, "a": 1.25, "d": 3.75, "b": 2.0, "e": 4.75}), 0.7)
+    *names, _ = [(text.get_text(), text.get_horizontalalignment()) for text in ax.texts]
+    assert names[:3] == [("a  1.25", "right"), ("b  2.00", "right"), ("c  2.25", "right")]
+    assert names[3:] == [("d  3.75", "left"), ("e  4.75", "left")]
+    assert ax.texts[-1].get_text() == "critical difference 0.70"
+    assert ax.get_xlabel() == "average rank (1 is best)"
+    ax.figure.canvas.draw()
+    boxes = [text.get_window_extent() for text in ax.texts]
+    assert not any(one.overlaps(other) for i, one in enumerate(boxes) for other in boxes[:i])
+
+
+def test_ranks_of_several_times_are_not_drawn_as_one():
+    ranks = pd.concat([ranks_of({"a": 1.0, "b": 2.0})] * 2)
+    with pytest.raises(ValueError, match="one rank a method.*'a': 2"):
+        plot_ranks(ranks, 1.0)
