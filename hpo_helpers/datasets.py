@@ -96,19 +96,31 @@ def load_mnist(full: bool = False) -> MNIST:
     return _load_70000() if full else _load_5000()
 
 
-def load_curves() -> pd.DataFrame:
-    """Load the recorded learning curves of the MNIST CNN, described in ``data/README.md``.
+def load_curves(name: str = "mnist_cnn_curves") -> pd.DataFrame:
+    """Load recorded learning curves, described in ``data/README.md``.
+
+    Parameters
+    ----------
+    name
+        ``"mnist_cnn_curves"``: the CNN over a full grid of 1,008 configurations. ``"mnist_cnn_noise"``: its best
+        and some poorer configurations, 20 seeds each. ``"mnist_mlp_curves"``: another network, over a full grid of
+        360. ``"mnist_cnn_81_curves"``: the CNN at 81 random configurations.
 
     Returns
     -------
     DataFrame
         One row an epoch: ``configuration`` (a number), its hyperparameters (the names of ``spaces.MNIST_CNN``),
-        ``epoch``, ``valid_error`` and ``test_error`` (shares of the 1,000 images of each part), and ``seconds``
-        (of that epoch, evaluation included, on one core).
+        ``seed`` (of the network), ``epoch``, ``valid_error`` and ``test_error`` (shares of the 1,000 images of each
+        part), and ``seconds`` (of a processor, for that epoch, evaluation included).
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such recording.
     """
     import pandas as pd
 
-    return pd.read_csv(_recording("mnist_cnn_81_curves.csv.gz"))
+    return pd.read_csv(_recording(f"{name}.csv.gz"))
 
 
 def load_study(name: str) -> optuna.Study:
