@@ -25,6 +25,8 @@ MAY_KNOW = {
     "train_mnist": {"mxnet_compat", "datasets"},
     "jobs": set(),
     "jobs.local": {"jobs"},
+    "curves": {"datasets", "spaces"},
+    "jobs.replay": {"jobs", "curves"},
     "tuning": {"jobs", "progress", "resuming"},
 }
 HEAVY = {"mxnet", "matplotlib", "boto3", "sklearn", "scipy", "mlxtend", "joblib"}
