@@ -16,7 +16,7 @@ export PYTHON PYTHON_IS
 MADE_FROM := { pwd; echo "$$PYTHON_IS"; cat pyproject.toml constraints.txt; }
 
 .DEFAULT_GOAL := help
-.PHONY: run test lab outputs record bench help clean environment
+.PHONY: run test lab outputs curves record bench help clean environment
 
 run: environment  ## execute every lesson, print a table, leave HTML under build/
 	@$(RUN) notebooks/run.py $(LESSONS)
@@ -30,7 +30,10 @@ lab: environment  ## open JupyterLab on the lessons
 outputs: environment  ## execute the lessons in place, their outputs ready to be committed
 	@$(RUN) notebooks/run.py --write $(LESSONS)
 
-record: environment  ## record anew what the lessons read from data/, in about 15 minutes
+curves: environment  ## record anew the learning curves that all comparisons replay, in about two hours
+	@$(RUN) data/record_mnist_cnn_curves.py
+
+record: environment  ## record anew what lesson 05 reads from data/, in about 15 minutes
 	@$(RUN) data/record_lesson_05.py
 
 bench: environment  ## measure what an epoch costs, and what starting a job costs

@@ -82,6 +82,7 @@ def write_curves(study: optuna.Study, configurations: list[dict], path: Path) ->
     curves = curves.assign(configuration=curves["trial"].map(numbers))
     params = pd.DataFrame(configurations).rename_axis("configuration").reset_index()
     table = params.merge(curves[["configuration", "epoch", "valid_error", "test_error", "seconds"]])
+    table = table.assign(seed=0)[["configuration", *MNIST_CNN, "seed", "epoch", "valid_error", "test_error", "seconds"]]
     table = table.sort_values(["configuration", "epoch"])
     table.to_csv(path, index=False, float_format="%.6g", compression={"method": "gzip", "mtime": 0})
 

@@ -118,6 +118,17 @@ def load_curves(name: str = "mnist_cnn_curves") -> pd.DataFrame:
     FileNotFoundError
         If there is no such recording.
     """
+    return load_table(name)
+
+
+def load_table(name: str) -> pd.DataFrame:
+    """Load a recorded table by the name of its file, without the ending ``.csv.gz``; ``data/README.md`` lists them.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such recording.
+    """
     import pandas as pd
 
     return pd.read_csv(_recording(f"{name}.csv.gz"))

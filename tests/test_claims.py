@@ -17,7 +17,7 @@ from scipy.stats import gaussian_kde
 
 from hpo_helpers.datasets import load_curves
 
-CURVES = load_curves()
+CURVES = load_curves("mnist_cnn_81_curves")
 ERRORS = CURVES.pivot(index="configuration", columns="epoch", values="valid_error")
 TEST_ERROR = CURVES[CURVES["epoch"] == 27].set_index("configuration")["test_error"]
 N_DRAWS = 1000
