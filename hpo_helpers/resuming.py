@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 import time
@@ -88,9 +89,13 @@ def _seed_anew_if_resumed(study: optuna.Study) -> None:
 
 
 def _this_process() -> dict[str, Any]:
+    return dict(_process(os.getpid()))
+
+
+@functools.lru_cache(maxsize=1)  # asked for each trial; by pid, since a fork is another process
+def _process(pid: int) -> dict[str, Any]:
     # The start time tells this process from a later one that was given the same pid.
-    started = psutil.Process().create_time()
-    return {"host": socket.gethostname(), "pid": os.getpid(), "started": started}
+    return {"host": socket.gethostname(), "pid": pid, "started": psutil.Process(pid).create_time()}
 
 
 def _is_dead(owner: Mapping[str, Any]) -> bool:
