@@ -30,6 +30,8 @@ class RecordedCurves:
         A recording over a full grid, as `datasets.load_curves` returns it; the CNN's if not given.
     space
         The search space. Its bounds are those of the grid.
+    method
+        ``"linear"``, or ``"nearest"`` to answer with the nearest configuration of the grid.
 
     Raises
     ------
@@ -45,13 +47,17 @@ class RecordedCurves:
     """
 
     def __init__(
-        self, table: pd.DataFrame | None = None, space: Mapping[str, BaseDistribution] | None = None
+        self,
+        table: pd.DataFrame | None = None,
+        space: Mapping[str, BaseDistribution] | None = None,
+        *,
+        method: str = "linear",
     ) -> None:
         self.space = dict(MNIST_CNN if space is None else space)
         table = load_curves() if table is None else table
         _check_hull(table, self.space)
         self.n_epochs = int(table["epoch"].max())
-        self._interpolate = _interpolator(table, self.space)
+        self._interpolate = _interpolator(table, self.space, method)
 
     def __call__(self, params: Mapping[str, Any]) -> list[dict[str, float]]:
         """Return the curve of a configuration: one dict an epoch, like those that `train_mnist.train` yields.
@@ -130,7 +136,7 @@ def _check_hull(table: pd.DataFrame, space: Mapping[str, BaseDistribution]) -> N
             raise ValueError(f"{name!r} is recorded in [{low}, {high}], but searched by {distribution!r}")
 
 
-def _interpolator(table: pd.DataFrame, space: Mapping[str, BaseDistribution], method: str = "linear"):
+def _interpolator(table: pd.DataFrame, space: Mapping[str, BaseDistribution], method: str):
     """Return a function from points of the unit cube to the logarithms of the curves' metrics."""
     from scipy.interpolate import RegularGridInterpolator
 
