@@ -3,8 +3,8 @@
     make bench                  # or: python benchmarks/methods.py --seeds 50
 
 Each seed is another realisation of the noise in the recorded curves, the same for every method. The
-incumbents of all runs are written to ``data/method_comparison.csv.gz``, which lesson 06 reads; the tables that
-sum them up are printed. It takes some ten minutes on two processors.
+incumbents of all runs are written to ``data/method_comparison.csv.gz``, which lesson 06 reads; the tables
+that sum them up are printed. It takes some ten minutes on two processors.
 """
 
 from __future__ import annotations
