@@ -89,7 +89,7 @@ def plot_methods(summary: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     ax
         Where to draw; a new figure if not given.
     """
-    ax = _draw_medians(summary, ax or plt.subplots()[1])
+    ax = _draw_medians(summary, ax or plt.subplots(figsize=(10.5, 4.8))[1])
     ax.set_ylabel("test error of the incumbent")
     return error_axis(ax)
 
@@ -106,7 +106,7 @@ def plot_regret(summary: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     ax
         Where to draw; a new figure if not given.
     """
-    ax = _draw_medians(summary, ax or plt.subplots()[1])
+    ax = _draw_medians(summary, ax or plt.subplots(figsize=(10.5, 4.8))[1])
     ax.axhline(0, color=GREY, linewidth=1, zorder=1)
     ax.set_ylabel("normalised regret")
     ax.set_yscale("symlog", linthresh=0.1, linscale=0.6)
@@ -139,7 +139,7 @@ def plot_ranks(ranks: pd.DataFrame, critical_difference: float, *, ax: Axes | No
     values = ordered["average_rank"].to_numpy()
     groups = _joined(values, critical_difference)
     rows = len(groups) + (len(values) + 1) // 2 + 2
-    ax = ax or plt.subplots(figsize=(7.5, 0.9 + 0.28 * rows))[1]
+    ax = ax or plt.subplots(figsize=(11, 0.9 + 0.28 * rows))[1]
     _rank_axis(ax, len(values), rows)
     for row, (best, worst) in enumerate(groups, start=1):
         _rank_bar(ax, row, values[best], values[worst])
