@@ -16,7 +16,7 @@ export PYTHON PYTHON_IS
 MADE_FROM := { pwd; echo "$$PYTHON_IS"; cat pyproject.toml constraints.txt; }
 
 .DEFAULT_GOAL := help
-.PHONY: run test lab outputs curves record bench help clean environment
+.PHONY: run test lab outputs curves record bench peers help clean environment
 
 run: environment  ## execute every lesson, print a table, leave HTML under build/
 	@$(RUN) notebooks/run.py $(LESSONS)
@@ -39,6 +39,9 @@ record: environment  ## record anew what lesson 05 reads from data/, in about 15
 bench: environment  ## measure what an epoch costs, and what starting a job costs
 	@$(RUN) benchmarks/epoch_speed.py
 	@$(RUN) benchmarks/local_launcher.py
+
+peers: environment  ## compare with other tuning libraries, each in its own environment, in about two hours
+	@$(RUN) benchmarks/peers.py
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile

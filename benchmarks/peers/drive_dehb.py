@@ -9,7 +9,8 @@ import tempfile
 
 from ConfigSpace import ConfigurationSpace
 from dehb import DEHB
-from driving import EPOCHS, GRACE_PERIOD, REDUCTION_FACTOR, Checkpoints, Report, Space, Training, main, within
+from driving import EPOCHS, GRACE_PERIOD, REDUCTION_FACTOR, main, within
+from driving import Checkpoints, Report, Space, Training
 from to_configspace import to_configspace
 
 
@@ -34,14 +35,16 @@ class DEHBPeer:
 
     def ask(self) -> Training:
         job = self._optimizer.ask()
-        return self._checkpoints.training(within(self._space, dict(job["config"])), round(job["fidelity"]), job)
+        params = within(self._space, dict(job["config"]))
+        return self._checkpoints.training(params, round(job["fidelity"]), job)
 
     def report(self, training: Training, report: Report) -> bool:
         return True
 
     def complete(self, training: Training, report: Report) -> None:
         self._checkpoints.save(training)
-        self._optimizer.tell(training.handle, {"fitness": report.value, "cost": training.until - training.since})
+        cost = training.until - training.since
+        self._optimizer.tell(training.handle, {"fitness": report.value, "cost": cost})
 
 
 if __name__ == "__main__":

@@ -5,8 +5,9 @@ No Ray process is started.
 
 from __future__ import annotations
 
-from driving import EPOCHS, GRACE_PERIOD, METRIC, REDUCTION_FACTOR, Report, Space, Training, main, within
-from optuna.distributions import IntDistribution
+from driving import EPOCHS, GRACE_PERIOD, METRIC, REDUCTION_FACTOR, main, within
+from driving import Report, Space, Training
+from optuna.distributions import BaseDistribution, IntDistribution
 from ray import tune
 from ray.tune.experiment import Experiment
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
@@ -65,10 +66,11 @@ def to_ray(space: Space) -> dict:
     return {name: to_domain(distribution) for name, distribution in space.items()}
 
 
-def to_domain(distribution):
+def to_domain(distribution: BaseDistribution):
+    low, high = distribution.low, distribution.high
     if isinstance(distribution, IntDistribution):
-        return (tune.lograndint if distribution.log else tune.randint)(distribution.low, distribution.high + 1)
-    return (tune.loguniform if distribution.log else tune.uniform)(distribution.low, distribution.high)
+        return (tune.lograndint if distribution.log else tune.randint)(low, high + 1)
+    return (tune.loguniform if distribution.log else tune.uniform)(low, high)
 
 
 def random_search(space: Space, seed: int, first: list[dict]) -> RayPeer:

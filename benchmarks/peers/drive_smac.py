@@ -1,6 +1,6 @@
 """SMAC3: random forests and Hyperband, by the multi-fidelity facade's ask and tell.
 
-Its documentation leaves to the objective function what a budget means; here it keeps checkpoints by configuration.
+Its documentation leaves to the objective function what a budget means. Here that one keeps checkpoints.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ import tempfile
 from pathlib import Path
 
 from ConfigSpace import Configuration, ConfigurationSpace
-from driving import EPOCHS, GRACE_PERIOD, REDUCTION_FACTOR, Checkpoints, Report, Space, Training, main, within
+from driving import EPOCHS, GRACE_PERIOD, REDUCTION_FACTOR, main, within
+from driving import Checkpoints, Report, Space, Training
 from smac import MultiFidelityFacade, Scenario
 from smac.runhistory.dataclasses import TrialValue
 from to_configspace import to_configspace
@@ -54,7 +55,8 @@ class SMACPeer:
 
     def ask(self) -> Training:
         trial = self._optimizer.ask()
-        return self._checkpoints.training(within(self._space, dict(trial.config)), round(trial.budget), trial)
+        params = within(self._space, dict(trial.config))
+        return self._checkpoints.training(params, round(trial.budget), trial)
 
     def report(self, training: Training, report: Report) -> bool:
         return True

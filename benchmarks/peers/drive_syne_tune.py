@@ -14,7 +14,7 @@ from driving import EPOCHS, GRACE_PERIOD, METRIC, REDUCTION_FACTOR, main, within
 from driving import Method, Peer, Report, Space, Training
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 from syne_tune.backend.trial_status import Trial
-from syne_tune.config_space import lograndint, loguniform, randint, uniform
+from syne_tune.config_space import Domain, lograndint, loguniform, randint, uniform
 from syne_tune.optimizer import baselines
 from syne_tune.optimizer.scheduler import SchedulerDecision
 
@@ -74,13 +74,16 @@ class SyneTunePeer:
         return {METRIC: report.value, "epoch": report.epoch}
 
 
-def to_syne_tune(space: Space) -> dict[str, Any]:
+def to_syne_tune(space: Space) -> dict[str, Domain]:
     """Return the space in Syne Tune's terms, both ends of each range included."""
-    domains = {(True, True): lograndint, (True, False): randint, (False, True): loguniform, (False, False): uniform}
-    return {
-        name: domains[isinstance(distribution, IntDistribution), distribution.log](distribution.low, distribution.high)
-        for name, distribution in space.items()
-    }
+    return {name: to_domain(distribution) for name, distribution in space.items()}
+
+
+def to_domain(distribution: BaseDistribution) -> Domain:
+    low, high = distribution.low, distribution.high
+    if isinstance(distribution, IntDistribution):
+        return (lograndint if distribution.log else randint)(low, high)
+    return (loguniform if distribution.log else uniform)(low, high)
 
 
 RUNGS = {"grace_period": GRACE_PERIOD, "reduction_factor": REDUCTION_FACTOR}
@@ -101,7 +104,7 @@ def new(baseline: str) -> Method:
 def old(baseline: str, *, search_options: dict[str, Any] | None = None, **more: Any) -> Method:
     """Return a method from one of version 0.13's baselines.
 
-    Where it is given no first configuration, it begins in the middle of the space: so its documentation has it.
+    Where it is given no first configuration, it begins in the middle of the space, as it is documented to.
     """
 
     def peer(space: Space, seed: int, first: list[dict]) -> SyneTunePeer:

@@ -1,18 +1,17 @@
 """What drives every optimizer of the comparison: the same curves, the same workers, and one virtual clock.
 
-A driver gives `main` a dict of its methods. Each is a function of a space, a seed and first configurations that
-returns a `Peer`: the optimizer's own scheduler and searcher, behind three calls. The simulators and clocks that
-these libraries bring are not used.
+A driver gives `main` a dict of its methods. Each is a function of a space, a seed and first configurations, and
+returns a `Peer`: the optimizer's own scheduler and searcher, behind three calls. The simulators and clocks
+that some of these libraries bring are not used.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,15 +21,17 @@ import numpy as np
 import pandas as pd
 from optuna.distributions import BaseDistribution
 
-from hpo_helpers.curves import RecordedCurves
+from hpo_helpers.curves import NoisyCurves
 from hpo_helpers.jobs import Job, Report
-from hpo_helpers.jobs.replay import ReplayLauncher
+from hpo_helpers.jobs.replay import Curves, ReplayLauncher
+from hpo_helpers.spaces import MNIST_CNN
 
 EPOCHS = 27  # of a full training
 GRACE_PERIOD = 1  # epochs before which nothing is stopped
 REDUCTION_FACTOR = 3
 N_WORKERS = 4
 METRIC = "valid_error"
+WARM_UP_SEED = 1_000_000
 CLOCK_TOLERANCE = 1e-6
 
 
@@ -64,9 +65,9 @@ Method = Callable[[Space, int, list[dict[str, Any]]], Peer]
 class TimedLauncher(ReplayLauncher):
     """A replay that counts, and charges if told to, what time passes between its calls.
 
-    All of that is the optimizer's: suggesting, deciding, bookkeeping. It is counted in seconds of the processor,
-    as the recording counts its epochs, so that other programs on the machine add nothing. While the optimizer
-    thinks, running trainings go on and free workers wait.
+    All of that is the optimizer's: suggesting, deciding, bookkeeping. It is counted in seconds of the
+    processor, as the recording counts its epochs, so that other programs on the machine add nothing. While the
+    optimizer computes, running trainings go on and free workers wait.
     """
 
     def __init__(self, *, charge: bool, **settings: Any) -> None:
@@ -79,7 +80,7 @@ class TimedLauncher(ReplayLauncher):
         with self._called():
             return super().submit(params, epochs)
 
-    def wait(self, jobs: Iterable[Job], timeout: float | None = None) -> None:
+    def wait(self, jobs: Sequence[Job], timeout: float | None = None) -> None:
         deadline = None if timeout is None else self.clock() + timeout
         with self._called():
             super().wait(jobs, None if deadline is None else max(0.0, deadline - self.clock()))
@@ -96,73 +97,61 @@ class TimedLauncher(ReplayLauncher):
             self._returned = time.process_time()
 
 
-def resumable(curves: RecordedCurves) -> Callable[[Mapping[str, Any]], list[dict[str, Any]]]:
-    """Let a training begin after the epoch ``since`` and end with ``until``, where its parameters name them."""
+def resumable(curves: NoisyCurves) -> Curves:
+    """Let a training begin after the epoch ``since``, where its parameters name one."""
 
     def trained(params: Mapping[str, Any]) -> list[dict[str, Any]]:
-        since, until = params.get("since", 0), params.get("until", EPOCHS)
-        hyperparameters = {name: params[name] for name in curves.space}
-        return [metrics for metrics in curves.recorded(hyperparameters) if since < metrics["epoch"] <= until]
+        hyperparameters = {name: value for name, value in params.items() if name != "since"}
+        return curves(hyperparameters)[params.get("since", 0) :]
 
     return trained
 
 
-def run(peer: Peer, launcher: TimedLauncher, timeout: float) -> pd.DataFrame:
-    """Keep the workers busy with what a peer asks for, and return its incumbents."""
+def run(peer: Peer, launcher: TimedLauncher, timeout: float) -> list[Report]:
+    """Keep the workers busy with what a peer asks for, and return all reports in the order of their time."""
     running: dict[Job, Training] = {}
-    last: dict[Job, Report] = {}
-    log = Log(launcher)
+    reports: list[Report] = []
     while launcher.clock() < timeout - CLOCK_TOLERANCE:
         while len(running) < launcher.n_workers and (training := peer.ask()) is not None:
             running[submit(launcher, training)] = training
         if not running:
             break
         launcher.wait(list(running), max(0.0, timeout - launcher.clock()))
-        ended = [job for job in running if job.finished]  # first: their last reports are then there to be read
         arrived = [(report, job) for job in running for report in job.new_reports()]
         for report, job in sorted(arrived, key=lambda pair: (pair[0].time, pair[1].id)):
-            if job in running and report.time <= timeout:
-                log.add(report)
-                last[job] = report
-                if not peer.report(running[job], report):
-                    job.stop()
-                    del running[job]
-        for job in ended:
-            if job in running and job in last:
-                peer.complete(running.pop(job), last[job])
-    return log.table(timeout)
+            if job not in running:
+                continue  # stopped at an earlier report
+            reports.append(report)
+            if not peer.report(running[job], report):
+                job.stop()
+                del running[job]
+            elif report.epoch == running[job].until:
+                peer.complete(running.pop(job), report)
+    return reports
 
 
 def submit(launcher: ReplayLauncher, training: Training) -> Job:
     """Start a training, from its checkpoint if it has one."""
-    return launcher.submit({**training.params, "since": training.since, "until": training.until}, training.until)
+    return launcher.submit({**training.params, "since": training.since}, training.until - training.since)
 
 
-class Log:
-    """The incumbents of one run: each report that was better than all before it, and the last one at the end."""
+def incumbents(reports: Iterable[Report], launcher: TimedLauncher, timeout: float) -> pd.DataFrame:
+    """Return each report that was better than all before it, and the last such once more at `timeout`.
 
-    def __init__(self, launcher: TimedLauncher) -> None:
-        self._launcher = launcher
-        self._rows: list[dict[str, float]] = []
-        self._epochs = 0
-
-    def add(self, report: Report) -> None:
-        """Count an epoch, and note it if it is the new incumbent."""
-        self._epochs += 1
-        if not self._rows or report.value < self._rows[-1]["value"]:
-            row = {"time": report.time, "value": report.value, "test_error": report.metrics["test_error"]}
-            self._rows.append({**row, **self._spent()})
-
-    def table(self, timeout: float) -> pd.DataFrame:
-        """Return one row an incumbent. The last row repeats it at `timeout`, with what was spent altogether."""
-        return pd.DataFrame([*self._rows, {**self._rows[-1], "time": timeout, **self._spent()}])
-
-    def _spent(self) -> dict[str, float]:
-        return {"epochs": self._epochs, "optimizer_seconds": self._launcher.optimizer_seconds}
+    That last row also says what the run came to: ``epochs`` and ``optimizer_seconds``.
+    """
+    reports = [report for report in reports if report.time <= timeout]
+    rows, best = [], float("inf")
+    for report in reports:
+        if report.value < best:
+            best = report.value
+            rows.append({"time": report.time, "value": best, "test_error": report.metrics["test_error"]})
+    spent = {"epochs": len(reports), "optimizer_seconds": launcher.optimizer_seconds}
+    return pd.DataFrame([*rows, {**rows[-1], "time": timeout, **spent}])
 
 
 class Checkpoints:
-    """How far each configuration was trained, for an objective function that keeps checkpoints by configuration."""
+    """How far each configuration was trained, where the objective function keeps checkpoints of each."""
 
     def __init__(self) -> None:
         self._trained: dict[tuple, int] = {}
@@ -182,7 +171,7 @@ class Checkpoints:
 
 
 def within(space: Space, params: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the space's own parameters as Python's numbers; rounding may have put them outside by a last digit."""
+    """Return the space's parameters as Python's numbers; rounding may have put one outside by a last digit."""
     inside = {}
     for name, distribution in space.items():
         number = type(distribution.low)(params[name])
@@ -190,43 +179,32 @@ def within(space: Space, params: Mapping[str, Any]) -> dict[str, Any]:
     return inside
 
 
-def main(methods: Mapping[str, Method]) -> None:
+def main(methods: Mapping[str, Method], run: Callable[..., list[Report]] = run) -> None:
     """Run one method under some seeds, as the command line says, and write a file for each run."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--method", choices=list(methods), required=True)
     parser.add_argument("--seeds", type=int, nargs="+", required=True)
-    parser.add_argument("--recording", required=True)
     parser.add_argument("--timeout", type=float, required=True, help="seconds of the virtual clock")
     parser.add_argument("--first", type=json.loads, default=[], help="configurations to begin with, as JSON")
     parser.add_argument("--folder", type=Path, required=True)
     arguments = parser.parse_args()
-    os.environ.setdefault("TQDM_DISABLE", "1")
-    curves = load(arguments.recording)
-    method = methods[arguments.method]
+
+    def tabulate(seed: int, timeout: float, charge: bool) -> pd.DataFrame:
+        # Some of these libraries draw from the global generators.
+        random.seed(seed)
+        np.random.seed(seed)
+        settings = {"n_workers": N_WORKERS, "curves": resumable(NoisyCurves(seed)), "metric": METRIC}
+        with TimedLauncher(charge=charge, **settings) as launcher:
+            peer = methods[arguments.method](MNIST_CNN, seed, arguments.first)
+            return incumbents(run(peer, launcher, timeout), launcher, timeout)
+
     # What is imported or compiled at its first use is not charged.
-    run_once(method, curves, -1, arguments.first, timeout=arguments.timeout / 10, charge=False)
+    tabulate(WARM_UP_SEED, arguments.timeout / 10, charge=False)
     for seed in arguments.seeds:
         for charge in (False, True):
             path = result_path(arguments.folder, seed, charge)
             if not path.exists():
-                table = run_once(method, curves, seed, arguments.first, arguments.timeout, charge)
-                write(table, path)
-
-
-def load(recording: str) -> RecordedCurves:
-    """Return a recording's curves, over the space that it covers."""
-    from hpo_helpers import datasets, spaces
-
-    space = {"mnist_cnn_curves": spaces.MNIST_CNN}[recording]
-    return RecordedCurves(datasets.load_curves(recording), space)
-
-
-def run_once(method, curves, seed, first, timeout, charge) -> pd.DataFrame:
-    # Some of these libraries draw from the global generators.
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    with TimedLauncher(charge=charge, n_workers=N_WORKERS, curves=resumable(curves), metric=METRIC) as launcher:
-        return run(method(curves.space, seed % 2**31, first), launcher, timeout)
+                write(tabulate(seed, arguments.timeout, charge), path)
 
 
 def result_path(folder: Path, seed: int, charge: bool) -> Path:

@@ -1,0 +1,136 @@
+"""The loop that drives every optimizer of benchmarks/peers.py, without any of them installed."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+sys.path[:0] = [str(BENCHMARKS), str(BENCHMARKS / "peers")]
+
+import driving  # noqa: E402
+import tables  # noqa: E402
+
+
+def flat_curve(params):
+    """Return 27 epochs of a second each, whose error falls by 0.01 an epoch."""
+    return [
+        {"epoch": epoch, "valid_error": params["start"] - epoch / 100, "test_error": 0.5, "seconds": 1.0}
+        for epoch in range(1, 28)
+    ]
+
+
+class Asks:
+    """A peer that wants some trainings, one after the other, and computes for some seconds before each."""
+
+    def __init__(self, trainings, seconds=0.0, stop_after=math.inf):
+        self.trainings, self.seconds, self.stop_after = list(trainings), seconds, stop_after
+        self.reported, self.completed = [], []
+
+    def ask(self):
+        end = time.process_time() + self.seconds
+        while time.process_time() < end:
+            pass
+        return self.trainings.pop(0) if self.trainings else None
+
+    def report(self, training, report):
+        self.reported.append((training.handle, report.epoch, report.time))
+        return report.epoch < self.stop_after
+
+    def complete(self, training, report):
+        self.completed.append((training.handle, report.epoch))
+
+
+def training(handle="a", **settings):
+    return driving.Training({"start": 0.9}, handle=handle, **settings)
+
+
+def new_launcher(n_workers=1, charge=False):
+    return driving.TimedLauncher(charge=charge, n_workers=n_workers, curves=driving.resumable(flat_curve))
+
+
+def test_a_training_costs_its_epochs_and_its_end_is_told():
+    peer = Asks([training("a", until=3), training("b", until=1)])
+    driving.run(peer, new_launcher(), timeout=100)
+    assert peer.reported == [("a", 1, 1.0), ("a", 2, 2.0), ("a", 3, 3.0), ("b", 1, 4.0)]
+    assert peer.completed == [("a", 3), ("b", 1)]
+
+
+def test_a_training_that_goes_on_from_a_checkpoint_costs_its_further_epochs_only():
+    peer = Asks([training("a", since=3, until=5)])
+    driving.run(peer, new_launcher(), timeout=100)
+    assert peer.reported == [("a", 4, 1.0), ("a", 5, 2.0)]
+    assert peer.completed == [("a", 5)]
+
+
+def test_a_stopped_training_frees_its_worker_and_does_not_come_to_its_end():
+    peer = Asks([training("a"), training("b")], stop_after=2)
+    driving.run(peer, new_launcher(), timeout=100)
+    assert peer.reported == [("a", 1, 1.0), ("a", 2, 2.0), ("b", 1, 3.0), ("b", 2, 4.0)]
+    assert peer.completed == []
+
+
+def test_workers_run_side_by_side():
+    peer = Asks([training("a", until=2), training("b", until=2)])
+    driving.run(peer, new_launcher(n_workers=2), timeout=100)
+    assert peer.reported == [("a", 1, 1.0), ("b", 1, 1.0), ("a", 2, 2.0), ("b", 2, 2.0)]
+
+
+def test_nothing_is_told_after_the_time_is_over():
+    peer = Asks([training("a"), training("b")])
+    launcher = new_launcher()
+    driving.run(peer, launcher, timeout=4.5)
+    assert [epoch for _, epoch, _ in peer.reported] == [1, 2, 3, 4]
+    assert launcher.clock() == 4.5
+
+
+def test_the_optimizers_time_is_counted_and_moves_the_clock_only_if_it_is_charged():
+    for charge, time_of_first in ((False, 1.0), (True, 1.2)):
+        peer, launcher = Asks([training(until=1)], seconds=0.2), new_launcher(charge=charge)
+        driving.run(peer, launcher, timeout=100)
+        assert launcher.optimizer_seconds >= 0.2
+        [(_, _, made)] = peer.reported
+        assert made >= time_of_first if charge else made == time_of_first
+
+
+def test_trainings_go_on_while_the_optimizer_computes():
+    peer = Asks([training("a", until=2), training("b", until=2)], seconds=0.2)
+    driving.run(peer, new_launcher(n_workers=2, charge=True), timeout=100)
+    first = {handle: made for handle, epoch, made in peer.reported if epoch == 1}
+    second = {handle: made for handle, epoch, made in peer.reported if epoch == 2}
+    assert first["b"] >= first["a"] + 0.2
+    assert second["a"] == pytest.approx(first["a"] + 1.0)  # not held up by what was asked after it
+
+
+def test_the_last_row_repeats_the_incumbent_with_what_was_spent():
+    launcher = new_launcher()
+    table = driving.incumbents(driving.run(Asks([training(until=2)]), launcher, 100), launcher, 100)
+    assert table["time"].tolist() == [1.0, 2.0, 100.0]
+    assert table["value"].tolist() == pytest.approx([0.89, 0.88, 0.88])
+    assert table["epochs"].dropna().tolist() == [2]
+
+
+def test_checkpoints_are_those_of_the_same_configuration_and_of_fewer_epochs():
+    checkpoints = driving.Checkpoints()
+    checkpoints.save(checkpoints.training({"x": 1}, 3, None))
+    assert checkpoints.training({"x": 1}, 9, None).since == 3
+    assert checkpoints.training({"x": 1}, 3, None).since == 0
+    assert checkpoints.training({"x": 2}, 9, None).since == 0
+
+
+def test_only_what_stands_between_the_marks_is_written_anew(tmp_path):
+    page = tmp_path / "README.md"
+    page.write_text(f"before\n{tables.BEGIN}\nold\n{tables.END}\nafter\n")
+    tables.write(page, "new")
+    tables.write(page, "newer")
+    assert page.read_text() == f"before\n{tables.BEGIN}\n\nnewer\n\n{tables.END}\nafter\n"
+
+
+def test_the_series_and_its_peers_have_the_same_workers_and_epochs():
+    import methods
+
+    assert (driving.N_WORKERS, driving.EPOCHS) == (methods.N_WORKERS, methods.EPOCHS)
