@@ -36,7 +36,8 @@ curves: environment  ## record anew the learning curves that all comparisons rep
 record: environment  ## record anew what lesson 05 reads from data/, in about 15 minutes
 	@$(RUN) data/record_lesson_05.py
 
-bench: environment  ## measure what an epoch costs, and what starting a job costs
+bench: environment  ## compare methods over many seeds, and measure what an epoch and starting a job cost
+	@$(RUN) benchmarks/methods.py
 	@$(RUN) benchmarks/epoch_speed.py
 	@$(RUN) benchmarks/local_launcher.py
 
