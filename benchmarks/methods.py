@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from hpo_helpers.curves import NoisyCurves, RecordedCurves
 from hpo_helpers.datasets import load_curves
 from hpo_helpers.jobs.replay import ReplayLauncher
 from hpo_helpers.spaces import MNIST_CNN
+from hpo_helpers.train_mnist import train
 
 EPOCHS = 27  # of a full training
 N_WORKERS = 4
@@ -34,9 +36,9 @@ BUDGETS = (5, 10, 20, 60)  # in full trainings
 DEFAULT = "TPE + Hyperband"
 RECOMMENDED = "univariate TPE + successive halving, default first"
 
-#: Trained before anything else by methods that say so: the middle of every range, on the scale it is searched
-#: on, which takes no knowledge of the network. A space that lacks one of these names ignores it.
-FIRST = [{"learning_rate": 0.03, "momentum": 0.5, "batch_size": 45, "n_channels": 8, "dropout": 0.25}]
+#: Trained before anything else by methods that say so: what the training script does when it is told nothing.
+#: These defaults were written before any curve was recorded. A space that lacks one of the names ignores it.
+FIRST = [{name: inspect.signature(train).parameters[name].default for name in MNIST_CNN}]
 
 DATA = Path(__file__).resolve().parent.parent / "data"
 
