@@ -43,7 +43,7 @@ MLP_GRID = {
 }
 
 # The noise is measured at the best configurations, among which a tuner has to decide, and at poorer ones.
-N_BEST = 8
+N_BEST = 6
 POORER = (0.03, 0.1, 0.25, 0.5, 0.75, 0.9)  # quantiles of the validation error
 NOISE_SEEDS = range(2000, 2020)  # none of the grid's
 

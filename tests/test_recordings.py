@@ -19,7 +19,7 @@ from hpo_helpers.train_mnist import train
 
 
 GRIDS = {"mnist_cnn_curves": 1008, "mnist_mlp_curves": 360}
-RUNS = {**GRIDS, "mnist_cnn_noise": 14 * 20, "mnist_cnn_81_curves": 81}
+RUNS = {**GRIDS, "mnist_cnn_noise": 12 * 20, "mnist_cnn_81_curves": 81}
 MLP_SPACE = {name: distribution for name, distribution in MNIST_CNN.items() if name != "n_channels"}
 
 
