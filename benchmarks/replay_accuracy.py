@@ -40,7 +40,7 @@ def answer_all(curves: RecordedCurves, trained: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(tables, names=["configuration"]).reset_index("configuration")
 
 
-def deviation(answers: pd.DataFrame, trained: pd.DataFrame, epoch: int) -> dict[str, float]:
+def deviation(answers: pd.DataFrame, trained: pd.DataFrame, epoch: int) -> dict[str, str]:
     """Return how far the answers are from training, as a factor, and how well they rank."""
     answer, truth = (
         table[table["epoch"] == epoch].set_index("configuration")["valid_error"] for table in (answers, trained)
@@ -49,8 +49,8 @@ def deviation(answers: pd.DataFrame, trained: pd.DataFrame, epoch: int) -> dict[
     return {
         "median deviation": f"{np.expm1(distance.median()):.0%}",
         "mean deviation": f"{np.expm1(distance.mean()):.0%}",
-        "rank correlation": round(answer.corr(truth, method="spearman"), 3),
-        "among the better half": round(half(answer, truth).corr(half(truth, truth), method="spearman"), 3),
+        "rank correlation": f"{answer.corr(truth, method='spearman'):.3f}",
+        "among the better half": f"{half(answer, truth).corr(half(truth, truth), method='spearman'):.3f}",
     }
 
 
@@ -61,7 +61,8 @@ def half(errors: pd.Series, truth: pd.Series) -> pd.Series:
 def noise() -> float:
     """Return by how much two trainings of one configuration differ: the floor of any answer's deviation."""
     last = load_curves("mnist_cnn_noise").query("epoch == 27")
-    return np.expm1(np.abs(np.log(last["valid_error"] / last.groupby("configuration")["valid_error"].transform("mean")))).median()
+    mean = last.groupby("configuration")["valid_error"].transform("mean")
+    return np.expm1(np.abs(np.log(last["valid_error"] / mean)).median())
 
 
 if __name__ == "__main__":
