@@ -4,8 +4,8 @@
 
 Each seed is another realisation of the noise in the recorded curves, the same for every method. The
 incumbents of all runs are written to ``data/method_comparison.csv.gz``, which lesson 06 reads; the tables
-that sum them up are printed. A setting that is in the file already is not run again: move the file away to
-run all, which takes some twenty minutes on two processors.
+that sum them up are printed. Interrupt it at any time: seeds that are in the file already are not run again.
+Move the file away to run all, which takes some twenty minutes on two processors.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from hpo_helpers.train_mnist import train
 EPOCHS = 27  # of a full training
 N_WORKERS = 4
 BUDGETS = (5, 10, 20, 60)  # in full trainings
+SEEDS_AT_A_TIME = 10
 DEFAULT = "TPE + Hyperband"
 RECOMMENDED = "univariate TPE + successive halving, default first"
 
@@ -142,8 +143,8 @@ def seconds_of(trainings: float, setting: Setting = CNN) -> float:
     return trainings * training_seconds(setting.recording) / setting.n_workers
 
 
-def compare(setting: Setting, n_jobs: int) -> pd.DataFrame:
-    """Run all methods under all seeds; `comparing.run_methods` says what is returned."""
+def compare(setting: Setting, seeds: Sequence[int], n_jobs: int) -> pd.DataFrame:
+    """Run all methods under some seeds; `comparing.run_methods` says what is returned."""
     curves = setting.curves()
 
     # The MLP has no noise recording of its own: its curves are disturbed by the CNN's residuals.
@@ -152,7 +153,7 @@ def compare(setting: Setting, n_jobs: int) -> pd.DataFrame:
 
     times = {"epochs": EPOCHS, "timeout": seconds_of(max(BUDGETS), setting)}
     settings = {"space": curves.space, "launcher": launcher, **times}
-    incumbents = comparing.run_methods(METHODS, setting.seeds, n_jobs=n_jobs, **settings)
+    incumbents = comparing.run_methods(METHODS, seeds, n_jobs=n_jobs, **settings)
     columns = ["method", "seed", "trial", "epoch", "time", "value", "test_error"]
     return incumbents[columns].round({"time": 2, "value": 5, "test_error": 5})
 
@@ -229,26 +230,34 @@ def _first_true(reached: pd.Series) -> float:
 
 
 def main() -> None:
-    """Run every setting that the file lacks, add it there, and print the tables of all."""
+    """Run what the file lacks of every setting, and print the tables of all."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--jobs", type=int, default=-1, help="processes; -1 for one a processor")
     parser.add_argument("--out", type=Path, default=DATA / "method_comparison.csv.gz")
     arguments = parser.parse_args()
     for name, setting in SETTINGS.items():
-        done = pd.read_csv(arguments.out) if arguments.out.exists() else pd.DataFrame({"setting": []})
-        if name not in set(done["setting"]):
-            found = compare(setting, arguments.jobs)
-            found.insert(0, "setting", name)
-            done = pd.concat([done, found], ignore_index=True) if len(done) else found
-            done.to_csv(arguments.out, index=False, compression={"method": "gzip", "mtime": 0})
-        print_tables(name, setting, done[done["setting"] == name])
+        run_missing(name, setting, arguments.out, arguments.jobs)
+        table = pd.read_csv(arguments.out)
+        print_tables(name, setting, table[table["setting"] == name])
+
+
+def run_missing(name: str, setting: Setting, out: Path, n_jobs: int) -> None:
+    """Run the seeds of a setting that the file lacks, and add them there, some at a time."""
+    done = [pd.read_csv(out)] if out.exists() else []
+    finished = {seed for table in done for seed in table.loc[table["setting"] == name, "seed"]}
+    missing = [seed for seed in setting.seeds if seed not in finished]
+    for start in range(0, len(missing), SEEDS_AT_A_TIME):
+        found = compare(setting, missing[start : start + SEEDS_AT_A_TIME], n_jobs)
+        found.insert(0, "setting", name)
+        done.append(found)
+        pd.concat(done).to_csv(out, index=False, compression={"method": "gzip", "mtime": 0})
 
 
 def print_tables(name: str, setting: Setting, incumbents: pd.DataFrame) -> None:
     """Print what the comparison found in one setting."""
     table = at_trainings(incumbents, BUDGETS, setting)
     quarters = at_trainings(incumbents, [number / 4 for number in range(1, 4 * max(BUDGETS) + 1)], setting)
-    distance = comparing.critical_difference(len(METHODS), len(setting.seeds))
+    distance = comparing.critical_difference(len(METHODS), incumbents["seed"].nunique())
     best, typical = best_error(setting.recording), typical_error(setting.recording)
     print(f"\n{name}: {setting}")
     print(f"Test error of the best configuration {best:.4f}, of the median one {typical:.4f}")
