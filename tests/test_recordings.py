@@ -112,9 +112,11 @@ def test_the_recorded_run_pruned():
 def test_the_datasheet_says_how_close_the_replay_comes():
     """The table in data/README.md is what benchmarks/replay_accuracy.py computes; interpolation is closer."""
     path = datasets._recording("README.md").parent.parent / "benchmarks" / "replay_accuracy.py"
-    measured = runpy.run_path(str(path))["accuracy"]()
+    script = runpy.run_path(str(path))
+    measured, datasheet = script["accuracy"](), datasets._recording("README.md").read_text(encoding="utf-8")
     for row in measured.itertuples(index=False):
-        assert f"| {' | '.join(map(str, row))} |" in datasets._recording("README.md").read_text(encoding="utf-8")
+        assert f"| {' | '.join(map(str, row))} |" in datasheet
+    assert f"by {100 * script['noise']():.0f} % in the median" in datasheet
     deviation = measured["median deviation"].str.rstrip("%").astype(int)
     assert (deviation[measured["way"] == "linear"].to_numpy() < deviation[measured["way"] == "nearest"].to_numpy()).all()
 
