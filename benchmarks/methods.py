@@ -3,7 +3,7 @@
     make bench                  # or: python benchmarks/methods.py
 
 Each seed is another realisation of the noise in the recorded curves, the same for every method. The
-incumbents of all runs are written to ``data/method_comparison.csv.gz``, which lesson 06 reads; the tables
+incumbents of all runs are written to ``data/method_comparison.csv.gz``; the tables
 that sum them up are printed. Interrupt it at any time: seeds that are in the file already are not run again.
 Move the file away to run all, which takes some twenty minutes on two processors.
 """

@@ -7,14 +7,16 @@ import math
 import re
 import runpy
 import shutil
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from optuna.trial import TrialState
 
 from hpo_helpers import datasets
 from hpo_helpers.comparing import reports
-from hpo_helpers.datasets import load_curves, load_study
+from hpo_helpers.datasets import load_curves, load_study, load_table
 from hpo_helpers.spaces import MNIST_CNN
 from hpo_helpers.train_mnist import train
 
@@ -69,6 +71,19 @@ def test_the_noise_is_of_recorded_configurations_from_poor_to_best():
     pd.testing.assert_frame_equal(params, grid.loc[params.index, list(MNIST_CNN)])
     ranks = grid["valid_error"].rank(pct=True)[params.index]
     assert ranks.min() < 0.01 and ranks.max() > 0.85
+
+
+def test_the_comparison_has_fifty_seeds_of_every_method_and_some_of_it_comes_out_again():
+    script = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "methods.py"))
+    recorded = load_table("method_comparison").query("setting == 'cnn'").drop(columns="setting")
+    assert recorded.groupby("method")["seed"].nunique().to_dict() == dict.fromkeys(script["METHODS"], 50)
+    few = {name: script["METHODS"][name] for name in ("CMA-ES", script["RECOMMENDED"])}
+    script["compare"].__globals__["METHODS"] = few
+    anew = script["compare"](script["CNN"], [1000, 1049], n_jobs=1)
+    same = recorded[recorded["method"].isin(few) & recorded["seed"].isin([1000, 1049])]
+    keys = ["method", "seed", "trial", "epoch"]
+    assert anew[keys].to_dict("records") == same[keys].to_dict("records")
+    np.testing.assert_allclose(anew[["time", "value"]], same[["time", "value"]], atol=0.011)
 
 
 def test_the_recordings_are_small():
