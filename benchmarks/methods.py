@@ -62,7 +62,6 @@ CNN = Setting("mnist_cnn_curves", N_WORKERS, range(1000, 1050))
 SETTINGS = {
     "cnn": CNN,
     "cnn, 16 workers": Setting("mnist_cnn_curves", 16, range(1000, 1030)),
-    "mlp": Setting("mnist_mlp_curves", N_WORKERS, range(1000, 1030)),
 }
 
 
