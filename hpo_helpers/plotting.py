@@ -16,6 +16,26 @@ BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#999999"
 COLOURS = (BLUE, ORANGE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LINE_STYLES = ("-", "--", "-.", ":")
 
+#: Methods that occur in several lessons look the same in all of them. Lines alone tell related ones apart.
+LOOKS = {
+    "grid search": ("#56B4E9", "-."),
+    "random search": (BLUE, "-"),
+    "Sobol": ("#56B4E9", "--"),
+    "Gaussian process": ("#CC79A7", "-."),
+    "TPE": ("#009E73", "--"),
+    "CMA-ES": ("#E69F00", "-."),
+    "random search + successive halving": (BLUE, ":"),
+    "TPE + Hyperband": ("#009E73", "-"),
+    "univariate TPE + successive halving": (ORANGE, ":"),
+    "univariate TPE + successive halving, default first": (ORANGE, "-"),
+}
+
+
+def look_of(method: str, number: int = 0) -> dict[str, str]:
+    """Return the ``color`` and ``linestyle`` of a method: those of `LOOKS`, or else the next by `number`."""
+    others = (COLOURS[number % len(COLOURS)], LINE_STYLES[number % len(LINE_STYLES)])
+    return dict(zip(("color", "linestyle"), LOOKS.get(method, others), strict=True))
+
 
 def plot_curves(table: pd.DataFrame, *, group: str = "trial", value: str = "value", ax: Axes | None = None) -> Axes:
     """Draw learning curves: error against epochs, the best one in colour, a dot where training stopped early.
@@ -167,12 +187,14 @@ def _per_cent_ticks(ax: Axes, ticks: Sequence[float]) -> Axes:
 def _draw_medians(summary: pd.DataFrame, ax: Axes) -> Axes:
     lines = []
     for number, (method, curve) in enumerate(summary.groupby("method", sort=False)):
-        colour, style = number % len(COLOURS), number % len(LINE_STYLES)
+        look = look_of(method, number)
         # Where curves meet, a dotted one on top lets a solid one be seen.
-        looks = {"color": COLOURS[colour], "linestyle": LINE_STYLES[style], "zorder": 2 + style / 10}
-        lines += ax.plot(curve["time"], curve["median"], label=method, drawstyle="steps-post", **looks)
+        order = 2 + LINE_STYLES.index(look["linestyle"]) / 10
+        lines += ax.plot(
+            curve["time"], curve["median"], label=method, drawstyle="steps-post", zorder=order, **look
+        )
         quartiles = curve[["time", "lower_quartile", "upper_quartile"]].to_numpy().T
-        ax.fill_between(*quartiles, step="post", color=COLOURS[colour], alpha=0.12, linewidth=0)
+        ax.fill_between(*quartiles, step="post", color=look["color"], alpha=0.12, linewidth=0)
     ax.set(xlabel="time in seconds", xscale="log", xlim=(summary["time"].min(), summary["time"].max()))
     _plain_ticks(ax)
     lines.sort(key=lambda line: np.nan_to_num(line.get_ydata()[-1], nan=np.inf), reverse=True)

@@ -21,7 +21,7 @@ from hpo_helpers.spaces import MNIST_CNN
 from hpo_helpers.train_mnist import train
 
 
-GRIDS = {"mnist_cnn_curves": 1008}
+GRIDS = {"mnist_cnn_curves": 1008, "mnist_mlp_curves": 360}
 RUNS = {**GRIDS, "mnist_cnn_noise": 12 * 20, "mnist_cnn_81_curves": 81}
 
 

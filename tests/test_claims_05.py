@@ -1,22 +1,14 @@
-"""What the lessons say of methods in general, computed anew: each number is read out of the prose.
-
-A claim is a sentence with numbers in it. It stands here as a pattern whose groups are the numbers, with a
-function that computes them from the recordings.
-"""
+"""What lesson 05 says of methods in general, computed anew."""
 
 from __future__ import annotations
 
-import re
-
-import nbformat
 import numpy as np
 import optuna
 import pytest
-from notebook_files import NOTEBOOKS
-from scipy.stats import gaussian_kde, wilcoxon
+from claims import claimed, lesson_text
+from scipy.stats import gaussian_kde
 
-from hpo_helpers import comparing
-from hpo_helpers.datasets import load_curves, load_table
+from hpo_helpers.datasets import load_curves
 
 CURVES = load_curves("mnist_cnn_81_curves")
 ERRORS = CURVES.pivot(index="configuration", columns="epoch", values="valid_error")
@@ -38,18 +30,6 @@ def random_search(draw):
 def draws():
     random = np.random.RandomState(0)
     return [random.choice(ERRORS.index, size=27, replace=False) for _ in range(N_DRAWS)]
-
-
-def lesson_text(name):
-    notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
-    return "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
-
-
-def claimed(lesson, pattern):
-    """Return the numbers that a sentence of a lesson names."""
-    found = re.search(pattern, lesson_text(lesson))
-    assert found, f"{lesson} no longer says {pattern!r}"
-    return [float(number) for number in found.groups()]
 
 
 LESSON, SOLUTIONS = "05_multi_fidelity", "solutions/05_multi_fidelity_solutions"
@@ -155,48 +135,3 @@ def play(pruner, order, name):
                 break
         study.tell(trial, error)
     return n_epochs, TEST_ERROR[best[1]]
-
-
-# Lesson 06
-
-
-COMPARING, SOLUTIONS_06 = "06_comparing_methods", "solutions/06_comparing_methods_solutions"
-RECOMMENDED = "univariate TPE + successive halving, default first"
-
-
-@pytest.fixture(scope="module")
-def verdicts():
-    """What the lesson's last table says: for each budget and method, whether it differs from the recommended one."""
-    seconds = load_curves().groupby("configuration")["seconds"].sum().mean()
-    budgets = {trainings * seconds / 4: trainings for trainings in (5, 10, 20, 60)}
-    table = comparing.at_times(load_table("method_comparison").query("setting == 'cnn'"), budgets)
-    pairs = comparing.paired_differences(table, RECOMMENDED)
-    return pairs.assign(trainings=pairs["time"].map(budgets)).set_index(["trainings", "method"])["verdict"].unstack()
-
-
-def test_the_recommended_method_is_better_at_the_smallest_and_the_largest_budget(verdicts):
-    text = lesson_text(COMPARING)
-    assert "It holds for all others at 5 trainings, for none at 10 and 20, and for five of six at 60" in text
-    assert (verdicts.loc[5] == "worse").all()
-    assert (verdicts.loc[[10, 20]] == "no difference").all(axis=None)
-    assert (verdicts.loc[60] == "worse").sum() == 5
-    assert verdicts.loc[60, "univariate TPE + successive halving"] == "no difference"
-
-
-def test_single_trainings_of_the_best_configuration_are_far_apart():
-    noise = load_curves("mnist_cnn_noise").query("epoch == 27")
-    best = noise[noise["configuration"] == comparing.best_configuration(noise)["configuration"]]["valid_error"]
-    said = claimed(COMPARING, r"may show anything from ([\d.]+) % to ([\d.]+) %")
-    assert said == pytest.approx([100 * best.min(), 100 * best.max()])
-
-
-def test_the_lesson_says_of_the_replay_what_the_datasheet_says():
-    (said,) = claimed(COMPARING, r"is off by (\d+) % of the error in the median")
-    datasheet = (NOTEBOOKS.parent / "data" / "README.md").read_text(encoding="utf-8")
-    assert f"| linear | 27 | {said:.0f}% |" in datasheet
-
-
-def test_few_seeds_miss_a_difference_that_many_find():
-    """As in the solution: 5 pairs can never give a p-value below 0.05, and 40 give it more often than 10."""
-    assert wilcoxon([1.0, 2.0, 3.0, 4.0, 5.0]).pvalue == pytest.approx(0.0625)
-    assert claimed(SOLUTIONS_06, r"smallest p-value that five pairs allow is ([\d.]+\d)") == [0.06]

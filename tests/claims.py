@@ -1,0 +1,24 @@
+"""What the lessons say of methods in general: read out of the prose, so that a test can compute it anew.
+
+A claim is a sentence with numbers in it. In ``test_claims_NN.py`` it stands as a pattern whose groups are the
+numbers, with a function that computes them from the recordings.
+"""
+
+from __future__ import annotations
+
+import re
+
+import nbformat
+from notebook_files import NOTEBOOKS
+
+
+def lesson_text(name):
+    notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
+    return "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+
+
+def claimed(lesson, pattern):
+    """Return the numbers that a sentence of a lesson names."""
+    found = re.search(pattern, lesson_text(lesson))
+    assert found, f"{lesson} no longer says {pattern!r}"
+    return [float(number) for number in found.groups()]
