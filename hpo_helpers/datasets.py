@@ -103,8 +103,8 @@ def load_curves(name: str = "mnist_cnn_curves") -> pd.DataFrame:
     ----------
     name
         ``"mnist_cnn_curves"``: the CNN over a full grid of 1,008 configurations. ``"mnist_cnn_noise"``: its best
-        and some poorer configurations, 20 seeds each.
-        ``"mnist_cnn_81_curves"``: the CNN at 81 random configurations.
+        and some poorer configurations, 20 seeds each. ``"mnist_mlp_curves"``: a network without convolutions, over
+        a grid of 360. ``"mnist_cnn_81_curves"``: the CNN at 81 random configurations.
 
     Returns
     -------
