@@ -41,6 +41,8 @@ RECOMMENDED = "univariate TPE + successive halving, default first"
 #: These defaults were written before any curve was recorded. A space that lacks one of the names ignores it.
 FIRST = [{name: inspect.signature(train).parameters[name].default for name in MNIST_CNN}]
 
+Method = Callable[[int], optuna.Study]  # a fresh study for a seed
+
 DATA = Path(__file__).resolve().parent.parent / "data"
 
 
@@ -62,6 +64,7 @@ CNN = Setting("mnist_cnn_curves", N_WORKERS, range(1000, 1050))
 SETTINGS = {
     "cnn": CNN,
     "cnn, 16 workers": Setting("mnist_cnn_curves", 16, range(1000, 1030)),
+    "mlp": Setting("mnist_mlp_curves", N_WORKERS, range(1000, 1030)),
 }
 
 
@@ -120,7 +123,7 @@ def default_first(seed: int) -> optuna.Study:
     return new_study("default-first", seed, univariate_tpe(seed), successive_halving(), FIRST)
 
 
-METHODS: dict[str, Callable[[int], optuna.Study]] = {
+METHODS: dict[str, Method] = {
     "random search": random_search,
     "TPE": tpe,
     "CMA-ES": cma_es,
@@ -142,8 +145,10 @@ def seconds_of(trainings: float, setting: Setting = CNN) -> float:
     return trainings * training_seconds(setting.recording) / setting.n_workers
 
 
-def compare(setting: Setting, seeds: Sequence[int], n_jobs: int) -> pd.DataFrame:
-    """Run all methods under some seeds; `comparing.run_methods` says what is returned."""
+def compare(
+    setting: Setting, seeds: Sequence[int], n_jobs: int, methods: dict[str, Method] = METHODS
+) -> pd.DataFrame:
+    """Run methods under some seeds; `comparing.run_methods` says what is returned."""
     curves = setting.curves()
 
     # The MLP has no noise recording of its own: its curves are disturbed by the CNN's residuals.
@@ -152,7 +157,7 @@ def compare(setting: Setting, seeds: Sequence[int], n_jobs: int) -> pd.DataFrame
 
     times = {"epochs": EPOCHS, "timeout": seconds_of(max(BUDGETS), setting)}
     settings = {"space": curves.space, "launcher": launcher, **times}
-    incumbents = comparing.run_methods(METHODS, seeds, n_jobs=n_jobs, **settings)
+    incumbents = comparing.run_methods(methods, seeds, n_jobs=n_jobs, **settings)
     columns = ["method", "seed", "trial", "epoch", "time", "value", "test_error"]
     return incumbents[columns].round({"time": 2, "value": 5, "test_error": 5})
 

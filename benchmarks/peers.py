@@ -213,7 +213,7 @@ def execute(command: list, log: Path) -> None:
 
 def version(python: Path, library: Library) -> str:
     """Return the installed version of a library."""
-    code = f"from importlib.metadata import version; print(version({library.version_of!r}))"
+    code = f"from importlib.metadata import version; print(version({library.distribution!r}))"
     return subprocess.run([python, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
 
 
