@@ -2,7 +2,8 @@
 
 ``python notebooks/run.py`` runs all of them, ``python notebooks/run.py 05`` those whose names begin so. It
 prints a table and leaves HTML under ``build/``. With ``--write`` each notebook that ran without an error is
-also replaced by what was executed, without anything that changes from one run or machine to the next.
+also replaced by what was executed, without anything that changes from one run or machine to the next, and
+``minutes.csv`` notes how long it took.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ import argparse
 import asyncio
 import contextlib
 import copy
+import csv
 import logging
+import math
 import os
 import re
 import signal
@@ -225,6 +228,17 @@ def replace_file(path: Path, text: str) -> None:
     os.replace(draft, path)
 
 
+def record_minutes(outcome: Outcome, path: Path = NOTEBOOKS / "minutes.csv") -> None:
+    """Note how long a notebook ran: in whole minutes, rounded up, so that the file is the same on any machine."""
+    minutes = {}
+    if path.exists():
+        with open(path, newline="", encoding="utf-8") as file:
+            minutes = {row["notebook"]: row["minutes"] for row in csv.DictReader(file)}
+    minutes[outcome.name] = str(math.ceil(outcome.seconds / 60))
+    rows = [f"{name},{minutes[name]}\n" for name in sorted(minutes)]
+    replace_file(path, "".join(["notebook,minutes\n", *rows]))
+
+
 def run(paths: Sequence[Path], write: bool) -> Iterator[Outcome]:
     """Execute notebooks one after another, failing ones included."""
     for path in paths:
@@ -235,6 +249,7 @@ def run(paths: Sequence[Path], write: bool) -> Iterator[Outcome]:
         if write and outcome.failure is None:
             normalise(notebook)
             replace_file(path, nbformat.writes(notebook) + "\n")
+            record_minutes(outcome)
         yield outcome
 
 

@@ -22,3 +22,5 @@ def load(path: Path) -> ModuleType:
 
 runner = load(NOTEBOOKS / "run.py")
 comparison = load(NOTEBOOKS / "conftest.py")
+minutes = load(NOTEBOOKS / "minutes.py")
+publisher = load(NOTEBOOKS / "publish.py")

@@ -15,7 +15,7 @@ import pytest
 from bs4 import BeautifulSoup
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_notebook
-from notebook_files import LESSONS, SOLUTIONS, comparison, runner
+from notebook_files import LESSONS, SOLUTIONS, comparison, minutes, runner
 from PIL import Image
 
 #: Lessons that may have more words than the others.
@@ -95,7 +95,7 @@ def test_every_figure_is_followed_by_a_sentence_that_says_what_to_see(path: Path
 
 @every_notebook
 def test_links_to_files_lead_somewhere(path: Path) -> None:
-    text = prose(nbformat.read(path, as_version=4))
+    text = minutes.prose(nbformat.read(path, as_version=4))
     targets = re.findall(r"\]\((?!\w+:|#)([^)#\s]+)", text)
     assert [target for target in targets if not (path.parent / target).exists()] == []
 
@@ -103,7 +103,7 @@ def test_links_to_files_lead_somewhere(path: Path) -> None:
 @every_notebook
 def test_headings_begin_with_one_title_and_leave_out_no_level(path: Path) -> None:
     levels = [
-        len(marks) for marks in re.findall(r"^(#+) ", prose(nbformat.read(path, as_version=4)), re.MULTILINE)
+        len(marks) for marks in re.findall(r"^(#+) ", minutes.prose(nbformat.read(path, as_version=4)), re.MULTILINE)
     ]
     assert levels[0] == 1 and levels.count(1) == 1
     assert all(level <= before + 1 for before, level in zip(levels, levels[1:], strict=False))
@@ -111,7 +111,7 @@ def test_headings_begin_with_one_title_and_leave_out_no_level(path: Path) -> Non
 
 @every_lesson
 def test_a_lesson_has_its_parts(path: Path) -> None:
-    text = prose(nbformat.read(path, as_version=4))
+    text = minutes.prose(nbformat.read(path, as_version=4))
     headings = re.findall(r"^#+ (.*)", text, re.MULTILINE)
     parts = ["In your own project", "Check yourself", "Your turn", "Sources"]
     assert [part for part in parts if not any(heading.startswith(part) for heading in headings)] == []
@@ -129,7 +129,7 @@ def test_answers_are_folded_in_the_page(path: Path) -> None:
 def test_a_lesson_is_of_readable_length(path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
     longest = 2600 if path.stem.startswith(LONG_LESSONS) else 1900
-    assert 1100 <= count_words(prose(notebook)) <= longest
+    assert 1100 <= minutes.count_words(minutes.prose(notebook)) <= longest
     n_text = sum(cell.cell_type == "markdown" for cell in notebook.cells)
     assert 0.7 <= n_text / len(runner.code_cells(notebook)) <= 1.6
 
@@ -164,18 +164,6 @@ def every_text(output: NotebookNode) -> str:
 def draws(source: str) -> bool:
     """Whether a cell draws, by the names that the lessons use."""
     return bool(re.search(r"^plt\.show\(|^(\w+ = )?plot_\w+\(", source, re.MULTILINE))
-
-
-def prose(notebook: NotebookNode) -> str:
-    """Return the text of all text cells, without blocks of code."""
-    text = "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
-    return re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
-
-
-def count_words(text: str) -> int:
-    """Count words, the targets of links and HTML tags left out."""
-    text = re.sub(r"\]\([^)]*\)|<[^>]+>", " ", text)
-    return len(re.findall(r"\w[\w'’-]*", text))
 
 
 def printing(text: str, number: int = 1) -> NotebookNode:
