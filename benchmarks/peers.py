@@ -67,9 +67,9 @@ class Library:
 
 
 ALL = 1000
-MOBSTER = {"Syne Tune MOBSTER": 15, "Syne Tune MOBSTER, promotion": 15, "Syne Tune MOBSTER, fewer fits": 15}
+MOBSTER = {"Syne Tune MOBSTER": 10, "Syne Tune MOBSTER, promotion": 10, "Syne Tune MOBSTER, fewer fits": 10}
 SYNCHRONOUS = "Syne Tune synchronous Hyperband"
-SMAC = {"SMAC": 30, "SMAC, 5 initial": 30}
+SMAC = {"SMAC": 15, "SMAC, 5 initial": 15}
 SYNE_TUNE = ("Syne Tune ASHA", "Syne Tune BOHB", "Syne Tune BOHB, unit cube")
 RAY = ("Ray Tune ASHA", "Ray Tune ASHA + OptunaSearch")
 
