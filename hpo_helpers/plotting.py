@@ -170,6 +170,43 @@ def plot_ranks(ranks: pd.DataFrame, critical_difference: float, *, ax: Axes | No
     return ax
 
 
+def plot_timeline(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """Draw who worked when: one bar a piece of work, one row a worker, idle time left white.
+
+    Parameters
+    ----------
+    table
+        One row a piece of work, with the columns ``worker``, ``start`` and ``end`` (seconds) and ``label`` (a
+        kind of work, for example a rung). Each label has its colour, in the order in which they first occur.
+    ax
+        Where to draw; a new figure if not given.
+
+    Raises
+    ------
+    ValueError
+        If a piece of work ends before it starts, or there are more labels than colours that can be told apart.
+    """
+    backwards = table[table["end"] < table["start"]]
+    if len(backwards):
+        raise ValueError(f"work must end after it starts, got {backwards.iloc[0].to_dict()}")
+    labels = table["label"].unique()
+    if len(labels) > len(COLOURS):
+        raise ValueError(f"at most {len(COLOURS)} labels can be told apart by colour, got {len(labels)}")
+    workers = sorted(table["worker"].unique())
+    ax = ax or plt.subplots(figsize=(10.5, 1.2 + 0.4 * len(workers)))[1]
+    for label, colour in zip(labels, COLOURS, strict=False):
+        work = table[table["label"] == label]
+        rows = [workers.index(worker) for worker in work["worker"]]
+        seconds = work["end"] - work["start"]
+        ax.barh(rows, seconds, left=work["start"], height=0.8, color=colour, edgecolor="white", label=label)
+    ax.set(xlabel="time in seconds", ylabel="worker", xlim=(0, table["end"].max()))
+    ax.set_yticks(range(len(workers)), workers)
+    ax.invert_yaxis()
+    ax.grid(False)
+    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return ax
+
+
 def error_axis(ax: Axes) -> Axes:
     """Give errors between 0 and 1 a logarithmic axis in per cent, since the last per cents matter most."""
     ax.set_yscale("log")

@@ -15,6 +15,7 @@ from hpo_helpers.plotting import (
     plot_methods,
     plot_ranks,
     plot_regret,
+    plot_timeline,
 )
 
 matplotlib.use("Agg")
@@ -184,3 +185,54 @@ def test_ranks_of_several_times_are_not_drawn_as_one():
     ranks = pd.concat([ranks_of({"a": 1.0, "b": 2.0})] * 2)
     with pytest.raises(ValueError, match="one rank a method.*'a': 2"):
         plot_ranks(ranks, 1.0)
+
+
+# --- Timelines ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def timeline():
+    """Worker 0 trains twice without a pause; worker 1 trains once and is idle from 3 to 5."""
+    rows = [(1, 0.0, 3.0, "rung 0"), (0, 0.0, 1.0, "rung 0"), (0, 1.0, 5.0, "rung 1")]
+    return pd.DataFrame(rows, columns=["worker", "start", "end", "label"])
+
+
+def colour_of(bar):
+    return matplotlib.colors.to_hex(bar.get_facecolor()).upper()
+
+
+def test_each_piece_of_work_is_a_bar_in_its_workers_row_from_start_to_end(timeline):
+    ax = plot_timeline(timeline)
+    centres = sorted((bar.get_y() + bar.get_height() / 2, bar.get_x(), bar.get_width()) for bar in ax.patches)
+    assert np.array(centres) == pytest.approx(np.array([(0, 0, 1), (0, 1, 4), (1, 0, 3)]))
+    assert ax.get_xlim() == (0, 5)
+    assert ax.get_ylim()[0] > ax.get_ylim()[1], "the first worker is at the top"
+
+
+def test_each_kind_of_work_has_its_colour_and_a_line_in_the_legend(timeline):
+    ax = plot_timeline(timeline)
+    assert legend_of(ax) == ["rung 0", "rung 1"]
+    by_label = {bars.get_label(): {colour_of(bar) for bar in bars} for bars in ax.containers}
+    assert by_label == {"rung 0": {BLUE}, "rung 1": {ORANGE}}
+
+
+def test_the_timelines_axes_are_seconds_and_workers(timeline):
+    ax = plot_timeline(timeline.replace({"worker": {0: "anna", 1: "bert"}}))
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("time in seconds", "worker")
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["anna", "bert"]
+
+
+def test_labels_may_be_numbers_and_axes_be_given(timeline):
+    _, given = plt.subplots()
+    assert plot_timeline(timeline.assign(label=[0, 0, 3]), ax=given) is given
+    assert legend_of(given) == ["0", "3"]
+
+
+def test_work_that_ends_before_it_starts_is_shown(timeline):
+    with pytest.raises(ValueError, match="work must end after it starts, got .*'start': 1.0, 'end': 0.5"):
+        plot_timeline(timeline.assign(end=[3.0, 1.0, 0.5]))
+
+
+def test_more_labels_than_colours_are_refused(timeline):
+    with pytest.raises(ValueError, match="at most 7 labels .* got 9"):
+        plot_timeline(pd.concat([timeline.assign(label=[3 * i, 3 * i + 1, 3 * i + 2]) for i in range(3)]))
