@@ -10,13 +10,13 @@ SUPPORTED := 3.11 3.12 3.13
 VENV := .venv/$(VERSION)
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check -qq install --constraint constraints.txt
-export PYTHON PYTHON_IS
+export PYTHON PYTHON_IS REPOSITORY
 
 # What an environment is made from; it is made anew when any of this has changed.
 MADE_FROM := { pwd; echo "$$PYTHON_IS"; cat pyproject.toml constraints.txt; }
 
 .DEFAULT_GOAL := help
-.PHONY: run test lab outputs curves record bench peers help clean environment
+.PHONY: run test lab outputs publish curves record bench peers help clean environment
 
 run: environment  ## execute every lesson, print a table, leave HTML under build/
 	@$(RUN) notebooks/run.py $(LESSONS)
@@ -29,6 +29,10 @@ lab: environment  ## open JupyterLab on the lessons
 
 outputs: environment  ## execute the lessons in place, their outputs ready to be committed
 	@$(RUN) notebooks/run.py --write $(LESSONS)
+	@$(RUN) notebooks/minutes.py
+
+publish: environment  ## write where the lessons live on GitHub into all that names it: make publish REPOSITORY=owner/name
+	@$(RUN) notebooks/publish.py "$$REPOSITORY"
 
 curves: environment  ## record anew the learning curves that all comparisons replay, in about two hours
 	@$(RUN) data/record_mnist_cnn_curves.py

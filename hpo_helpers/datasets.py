@@ -361,13 +361,24 @@ def _fetch(url: str) -> bytes:
 # Files
 
 
-def _recording(name: str) -> Path:
-    """Find a recorded file: inside the installed package, or in the folder ``data`` of a checkout."""
+def recordings() -> list[Path]:
+    """Return the files of every recorded table (``.csv.gz``) and study (``.journal``)."""
+    folder = next((folder for folder in _recorded_folders() if folder.is_dir()), Path())
+    return sorted([*folder.glob("*.csv.gz"), *folder.glob("*.journal")])
+
+
+def _recorded_folders() -> tuple[Path, Path]:
+    """Name the folders of recorded files: inside the installed package, or ``data`` of a checkout."""
     package = Path(__file__).resolve().parent
-    for folder in (package / "data", package.parent / "data"):
+    return package / "data", package.parent / "data"
+
+
+def _recording(name: str) -> Path:
+    """Find a recorded file."""
+    for folder in _recorded_folders():
         if (folder / name).exists():
             return folder / name
-    raise FileNotFoundError(f"there is no recording {name!r}: it would lie in {package.parent / 'data'}")
+    raise FileNotFoundError(f"there is no recording {name!r}: it would lie in {_recorded_folders()[1]}")
 
 
 def _cache_folder() -> Path:

@@ -31,7 +31,7 @@ import sys
 
 REPOSITORY = ""  # where the course lives on GitHub: "owner/name"
 if "google.colab" in sys.modules and importlib.util.find_spec("hpo_helpers") is None:
-    assert REPOSITORY, "Write the course's GitHub address, owner/name, into REPOSITORY above and run this cell again."
+    assert REPOSITORY, 'Write "owner/name" of the course on GitHub into REPOSITORY above and run this cell again.'
     %pip install -q "hpo_helpers @ git+https://github.com/{REPOSITORY}"
     %pip install -q --no-deps mxnet"""
 

@@ -28,6 +28,7 @@ MAY_KNOW = {
     "curves": {"datasets", "spaces"},
     "jobs.replay": {"jobs", "curves"},
     "tuning": {"jobs", "progress", "resuming"},
+    "__main__": {"datasets"},
 }
 HEAVY = {"mxnet", "matplotlib", "boto3", "sklearn", "scipy", "mlxtend", "joblib"}
 

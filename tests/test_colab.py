@@ -1,0 +1,118 @@
+"""A lesson on a runtime like Google Colab's: NumPy 2, a kernel, and nothing of ours until the setup cell has run."""
+
+from __future__ import annotations
+
+import ast
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from IPython.core.inputtransformer2 import TransformerManager
+from jupyter_client.kernelspec import KernelSpecManager
+from jupyter_client.manager import AsyncKernelManager
+from nbclient import NotebookClient
+from nbformat import NotebookNode
+from nbformat.v4 import new_code_cell
+from notebook_files import LESSONS, NOTEBOOKS, comparison, publisher, runner
+
+ROOT = NOTEBOOKS.parent
+REPOSITORY = "someone/lessons"
+
+#: A lesson that trains, so that MXNet runs under this NumPy.
+LESSON = NOTEBOOKS / "05_multi_fidelity.ipynb"
+
+PRETEND = """
+import importlib.metadata, sys, types
+sys.modules["google.colab"] = types.ModuleType("google.colab")
+print("NumPy", importlib.metadata.version("numpy"))
+"""
+
+LOOK_ROUND = """
+import hpo_helpers
+print("NumPy", importlib.metadata.version("numpy"))
+print("ours", hpo_helpers.__file__)
+print("missing", [name for name in {names} if importlib.util.find_spec(name) is None])
+"""
+
+
+def find_python() -> str:
+    """Return the Python that Colab has where there is one, else the one that runs this."""
+    check = "import ensurepip, sys, venv; sys.exit(sys.version_info[:2] != (3, 12))"
+    found = shutil.which("python3.12")
+    if found and subprocess.run([found, "-c", check], capture_output=True).returncode == 0:
+        return found
+    return sys.executable
+
+
+@pytest.fixture(scope="module")
+def runtime(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of a fresh environment with NumPy 2 and a kernel."""
+    folder = tmp_path_factory.mktemp("runtime")
+    subprocess.run([find_python(), "-m", "venv", folder], check=True)
+    python = folder / "bin" / "python"
+    install = [python, "-m", "pip", "install", "--quiet", "numpy>=2", "ipykernel"]
+    result = subprocess.run(install, capture_output=True, text=True)
+    if result.returncode or shutil.which("git") is None:
+        pytest.skip(f"there is no git, or no package index: {result.stderr[-500:]}")
+    return python
+
+
+@pytest.fixture
+def on_github(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is checked out here, as a repository that git finds in place of the one on GitHub."""
+    folder = tmp_path / "on-github"
+    ignored = shutil.ignore_patterns("__pycache__")
+    for name in ("hpo_helpers", "data"):
+        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+    for path in [ROOT / "pyproject.toml", ROOT / "README.md", *ROOT.glob("LICENSE*")]:
+        shutil.copy(path, folder)
+    git = ["git", "-c", "user.name=someone", "-c", "user.email=someone@localhost"]
+    for command in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--message", "all"]):
+        subprocess.run([*git, *command], cwd=folder, check=True)
+    monkeypatch.setenv("GIT_CONFIG_COUNT", "1")
+    monkeypatch.setenv("GIT_CONFIG_KEY_0", f"url.{folder.as_uri()}.insteadOf")
+    monkeypatch.setenv("GIT_CONFIG_VALUE_0", f"https://github.com/{REPOSITORY}")
+
+
+def execute(notebook: NotebookNode, python: Path, folder: Path) -> None:
+    """Execute a notebook in place, in `folder`, by the kernel of another Python."""
+    kernel = folder / "kernels" / "python3"
+    kernel.mkdir(parents=True)
+    argv = [str(python), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    (kernel / "kernel.json").write_text(json.dumps({"argv": argv, "display_name": "", "language": "python"}))
+    specs = KernelSpecManager(kernel_dirs=[str(kernel.parent)], ensure_native_kernel=False)
+    manager = AsyncKernelManager(kernel_spec_manager=specs, kernel_name="python3")
+    NotebookClient(notebook, km=manager, timeout=300).execute(cwd=str(folder))
+
+
+def imported_names(path: Path) -> set[str]:
+    """Return the first names of all that a notebook imports."""
+    source = "\n".join(cell.source for cell in runner.code_cells(nbformat.read(path, as_version=4)))
+    nodes = list(ast.walk(ast.parse(TransformerManager().transform_cell(source))))
+    modules = [node.module for node in nodes if isinstance(node, ast.ImportFrom)]
+    modules += [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    return {module.partition(".")[0] for module in modules}
+
+
+def test_the_setup_cell_installs_the_course_beside_numpy_2_and_a_lesson_trains(
+    runtime: Path, on_github: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    names = sorted(set.union(*map(imported_names, LESSONS)))
+    notebook = nbformat.reads(publisher.publish_notebook(LESSON, ROOT, REPOSITORY), as_version=4)
+    first, last = new_code_cell(PRETEND), new_code_cell(LOOK_ROUND.format(names=names))
+    notebook.cells = [first, *notebook.cells, last]
+    (tmp_path / "content").mkdir()
+    execute(notebook, runtime, tmp_path / "content")
+
+    before, after = comparison.printed(first.outputs), comparison.printed(last.outputs).splitlines()
+    assert before.startswith("NumPy 2.")
+    assert after[0] == before.strip(), "the setup cell has replaced NumPy"
+    assert after[1].startswith(f"ours {runtime.parents[1]}")
+    assert after[2] == "missing []", "a lesson imports what the setup cell does not install"
+    said = "\n".join(comparison.printed(cell.outputs) for cell in runner.code_cells(notebook))
+    assert "MXNet is not installed" not in said
