@@ -201,7 +201,7 @@ def plot_timeline(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
         ax.barh(rows, seconds, left=work["start"], height=0.8, color=colour, edgecolor="white", label=label)
     ax.set(xlabel="time in seconds", ylabel="worker", xlim=(0, table["end"].max()))
     ax.set_yticks(range(len(workers)), workers)
-    ax.invert_yaxis()
+    ax.set_ylim(len(workers) - 0.5, -0.5)
     ax.grid(False)
     ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return ax
