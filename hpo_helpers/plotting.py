@@ -207,6 +207,38 @@ def plot_timeline(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     return ax
 
 
+def plot_surrogate(
+    table: pd.DataFrame, trials: pd.DataFrame, *, axes: Sequence[Axes] | None = None
+) -> Sequence[Axes]:
+    """Draw a surrogate model of an error with its trials, and under it the acquisition function.
+
+    Parameters
+    ----------
+    table
+        One row a point, with the columns ``x`` (on a logarithmic scale), ``middle``, ``low`` and ``high`` (what the
+        model expects there, and the ends of its band; errors between 0 and 1), ``acquisition``, and ``truth`` where
+        it is known.
+    trials
+        One row a trial, with the columns ``x`` and ``value`` (an error between 0 and 1).
+    axes
+        Two, one over the other; a new figure if not given.
+    """
+    upper, lower = plt.subplots(2, sharex=True, height_ratios=[2, 1])[1] if axes is None else axes
+    if "truth" in table:
+        upper.plot("x", "truth", data=table, color=GREY, linestyle=":", label="truth")
+    upper.plot("x", "middle", data=table, color=BLUE, label="model")
+    upper.fill_between("x", "low", "high", data=table, color=BLUE, alpha=0.15, linewidth=0)
+    upper.plot("x", "value", "o", data=trials, color="black", markersize=6, zorder=4, label="trials")
+    upper.set(xscale="log", ylim=(0.01, 1), ylabel="validation error")
+    error_axis(upper)
+    lower.fill_between("x", 0, "acquisition", data=table, color=ORANGE, alpha=0.6, linewidth=0)
+    proposal = table["x"][table["acquisition"].idxmax()]
+    for ax in (upper, lower):
+        ax.axvline(proposal, color=ORANGE, linestyle="--", linewidth=1, label="next trial")
+    lower.set(ylim=(0, None), yticks=[], ylabel="acquisition")
+    return upper, lower
+
+
 def error_axis(ax: Axes) -> Axes:
     """Give errors between 0 and 1 a logarithmic axis in per cent, since the last per cents matter most."""
     ax.set_yscale("log")

@@ -15,6 +15,7 @@ from hpo_helpers.plotting import (
     plot_methods,
     plot_ranks,
     plot_regret,
+    plot_surrogate,
     plot_timeline,
 )
 
@@ -236,3 +237,39 @@ def test_work_that_ends_before_it_starts_is_shown(timeline):
 def test_more_labels_than_colours_are_refused(timeline):
     with pytest.raises(ValueError, match="at most 7 labels .* got 9"):
         plot_timeline(pd.concat([timeline.assign(label=[3 * i, 3 * i + 1, 3 * i + 2]) for i in range(3)]))
+
+
+@pytest.fixture
+def surrogate():
+    middle = np.array([0.2, 0.05, 0.4])
+    return pd.DataFrame(
+        {"x": [0.001, 0.03, 1.0], "middle": middle, "low": middle / 2, "high": 2 * middle, "acquisition": [0, 3, 1]}
+    )
+
+
+@pytest.fixture
+def known_trials():
+    return pd.DataFrame({"x": [0.001, 1.0], "value": [0.2, 0.4]})
+
+
+def test_a_surrogate_is_drawn_with_its_band_and_its_trials(surrogate, known_trials):
+    upper, _ = plot_surrogate(surrogate, known_trials)
+    lines = {line.get_label(): line for line in upper.lines}
+    assert list(lines) == ["model", "trials", "next trial"]
+    assert lines["model"].get_ydata() == pytest.approx(surrogate["middle"].to_numpy())
+    assert lines["trials"].get_xdata() == pytest.approx(known_trials["x"].to_numpy())
+    ends = upper.collections[0].get_paths()[0].vertices[:, 1]
+    assert (ends.min(), ends.max()) == pytest.approx((0.025, 0.8))
+
+
+def test_the_next_trial_is_marked_where_the_acquisition_function_is_highest(surrogate, known_trials):
+    axes = plot_surrogate(surrogate, known_trials)
+    assert [ax.lines[-1].get_xdata() for ax in axes] == [[0.03, 0.03]] * 2
+
+
+def test_the_truth_is_drawn_where_it_is_known_and_axes_may_be_given(surrogate, known_trials):
+    _, given = plt.subplots(2, sharex=True)
+    upper, lower = plot_surrogate(surrogate.assign(truth=0.1), known_trials, axes=given)
+    assert (upper, lower) == tuple(given)
+    assert upper.lines[0].get_label() == "truth"
+    assert (upper.get_xscale(), upper.get_yscale()) == ("log", "log")
