@@ -22,6 +22,12 @@ from PIL import Image
 #: Where the printed figures of live cells must lie, ends included: the notebook's name -> the ignored cell's
 #: id -> a pattern with one group -> the range of all that it finds. Every ignored cell needs a pattern.
 RANGES: dict[str, dict[str, dict[str, tuple[float, float]]]] = {
+    "01_problem_definition": {
+        "live-result": {
+            r"Learning rate 0\.1: ([\d.]+)% wrong": (1.5, 8),
+            r"Learning rate 0\.001: ([\d.]+)% wrong": (30, 80),
+        },
+    },
     "05_multi_fidelity": {
         "live-result": {
             r"(\d+) trials took": (3, 500),
