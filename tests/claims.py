@@ -13,8 +13,18 @@ from notebook_files import NOTEBOOKS
 
 
 def lesson_text(name):
+    """Return the prose of a lesson, or of its solutions."""
+    return _cells(name, "markdown")
+
+
+def lesson_code(name):
+    """Return the code of a lesson, or of its solutions."""
+    return _cells(name, "code")
+
+
+def _cells(name, kind):
     notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
-    return "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    return "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == kind)
 
 
 def claimed(lesson, pattern):
