@@ -1,4 +1,4 @@
-"""What is searched: named search spaces, each a dict of Optuna distributions."""
+"""What is searched: named search spaces, each a dict of Optuna distributions, and other systems' dialects of them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,33 @@ from collections.abc import Mapping
 
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 
+from hpo_helpers.dialects import (
+    from_azure,
+    from_sagemaker,
+    from_scipy,
+    from_syne_tune,
+    to_azure,
+    to_sagemaker,
+    to_scipy,
+    to_syne_tune,
+)
+
+__all__ = [
+    "MNIST_CNN",
+    "MNIST_MLP",
+    "XGBOOST",
+    "from_azure",
+    "from_sagemaker",
+    "from_scipy",
+    "from_syne_tune",
+    "from_unit_cube",
+    "to_azure",
+    "to_sagemaker",
+    "to_scipy",
+    "to_syne_tune",
+    "to_unit_cube",
+]
+
 #: The convolutional network of `train_mnist`, trained with stochastic gradient descent.
 MNIST_CNN = {
     "learning_rate": FloatDistribution(1e-3, 1.0, log=True),
@@ -14,6 +41,27 @@ MNIST_CNN = {
     "batch_size": IntDistribution(16, 128, log=True),
     "n_channels": IntDistribution(4, 16, log=True),
     "dropout": FloatDistribution(0.0, 0.5),
+}
+
+#: The multilayer perceptron of `train_mnist`, with how long it is trained among what is searched.
+MNIST_MLP = {
+    "learning_rate": FloatDistribution(0.01, 0.2),
+    "epochs": IntDistribution(10, 50),
+}
+
+#: XGBoost, as Amazon SageMaker's algorithm of that name offers it for tuning.
+XGBOOST = {
+    "alpha": FloatDistribution(0, 1000),
+    "colsample_bylevel": FloatDistribution(0.1, 1),
+    "colsample_bytree": FloatDistribution(0.5, 1),
+    "eta": FloatDistribution(0.1, 0.5),
+    "gamma": FloatDistribution(0, 5),
+    "lambda": FloatDistribution(0, 1000),
+    "max_delta_step": IntDistribution(0, 10),
+    "max_depth": IntDistribution(0, 10),
+    "min_child_weight": FloatDistribution(0, 120),
+    "num_round": IntDistribution(1, 4000),
+    "subsample": FloatDistribution(0.5, 1),
 }
 
 
@@ -36,13 +84,52 @@ def to_unit_cube(space: Mapping[str, BaseDistribution], params: Mapping[str, flo
     return {name: _to_unit(name, distribution, params[name]) for name, distribution in space.items()}
 
 
+def from_unit_cube(space: Mapping[str, BaseDistribution], places: Mapping[str, float]) -> dict[str, float]:
+    """Say which value lies at each place of its range: the way back from `to_unit_cube`.
+
+    Whole numbers and steps are rounded to. So the two ends of such a range answer to half as wide an interval of
+    places as the other values do.
+
+    Parameters
+    ----------
+    space
+        Numerical distributions.
+    places
+        A number from 0 to 1 for each name in `space`.
+
+    Raises
+    ------
+    ValueError
+        If a place lies outside [0, 1], or a range is not of numbers.
+    """
+    return {name: _from_unit(name, distribution, places[name]) for name, distribution in space.items()}
+
+
 def _to_unit(name: str, distribution: BaseDistribution, value: float) -> float:
-    if not isinstance(distribution, (FloatDistribution, IntDistribution)):
-        raise ValueError(f"{name!r} has no lower and upper bound, got {distribution!r}")
+    low, high = _scaled_bounds(name, distribution)
     if not distribution.low <= value <= distribution.high:
         raise ValueError(f"{name!r} must lie in [{distribution.low}, {distribution.high}], got {value!r}")
-    if distribution.low == distribution.high:
+    if low == high:
         return 0.5
+    return ((math.log(value) if distribution.log else value) - low) / (high - low)
+
+
+def _from_unit(name: str, distribution: BaseDistribution, place: float) -> float:
+    low, high = _scaled_bounds(name, distribution)
+    if not 0 <= place <= 1:
+        raise ValueError(f"the place of {name!r} must lie in [0, 1], got {place!r}")
+    if place in (0, 1):  # exp(log(x)) need not be x
+        return distribution.high if place else distribution.low
+    value = low + place * (high - low)
+    if distribution.log:
+        value = math.exp(value)
+    if distribution.step is not None:
+        value = distribution.low + distribution.step * round((value - distribution.low) / distribution.step)
+    return min(max(value, distribution.low), distribution.high)
+
+
+def _scaled_bounds(name: str, distribution: BaseDistribution) -> tuple[float, float]:
+    if not isinstance(distribution, (FloatDistribution, IntDistribution)):
+        raise ValueError(f"{name!r} has no lower and upper bound, got {distribution!r}")
     scale = math.log if distribution.log else float
-    low, high = scale(distribution.low), scale(distribution.high)
-    return (scale(value) - low) / (high - low)
+    return scale(distribution.low), scale(distribution.high)
