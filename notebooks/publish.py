@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 COLAB = "https://colab.research.google.com/github/"
 
 #: The first code cell of every notebook, known by its id. It leaves NumPy alone, which Colab has loaded already: the
-#: package asks for no newer one, and MXNet comes without what its own metadata would put in its place.
+#: package asks for no newer one, and of what MXNet's own metadata asks for it gets all but an older NumPy.
 SETUP_CELL_ID = "80420446"
 SETUP_CELL = """\
 # On a fresh Colab runtime this cell installs the course. Anywhere else it does nothing.
@@ -32,7 +32,7 @@ import sys
 REPOSITORY = ""  # where the course lives on GitHub: "owner/name"
 if "google.colab" in sys.modules and importlib.util.find_spec("hpo_helpers") is None:
     assert REPOSITORY, 'Write "owner/name" of the course on GitHub into REPOSITORY above and run this cell again.'
-    %pip install -q "hpo_helpers @ git+https://github.com/{REPOSITORY}"
+    %pip install -q "hpo_helpers @ git+https://github.com/{REPOSITORY}" graphviz requests
     %pip install -q --no-deps mxnet"""
 
 

@@ -13,17 +13,17 @@ import nbformat
 import pytest
 from IPython.core.inputtransformer2 import TransformerManager
 from jupyter_client.kernelspec import KernelSpecManager
-from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell
 from notebook_files import LESSONS, NOTEBOOKS, comparison, publisher, runner
+from traitlets import default
 
 ROOT = NOTEBOOKS.parent
 REPOSITORY = "someone/lessons"
 
-#: A lesson that trains, so that MXNet runs under this NumPy.
-LESSON = NOTEBOOKS / "05_multi_fidelity.ipynb"
+#: The first lesson that trains, so that MXNet runs under this NumPy.
+LESSON = next(path for path in LESSONS if "HAS_MXNET" in path.read_text(encoding="utf-8"))
 
 PRETEND = """
 import importlib.metadata, sys, types
@@ -80,13 +80,18 @@ def on_github(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def execute(notebook: NotebookNode, python: Path, folder: Path) -> None:
     """Execute a notebook in place, in `folder`, by the kernel of another Python."""
-    kernel = folder / "kernels" / "python3"
+    kernel = folder.parent / "kernels" / "python3"
     kernel.mkdir(parents=True)
     argv = [str(python), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
     (kernel / "kernel.json").write_text(json.dumps({"argv": argv, "display_name": "", "language": "python"}))
-    specs = KernelSpecManager(kernel_dirs=[str(kernel.parent)], ensure_native_kernel=False)
-    manager = AsyncKernelManager(kernel_spec_manager=specs, kernel_name="python3")
-    NotebookClient(notebook, km=manager, timeout=300).execute(cwd=str(folder))
+
+    class KernelOfTheRuntime(runner.KernelOfThisPython):
+        @default("kernel_spec_manager")
+        def _the_runtime_alone(self) -> KernelSpecManager:
+            return KernelSpecManager(kernel_dirs=[str(kernel.parent)], ensure_native_kernel=False)
+
+    client = NotebookClient(notebook, kernel_manager_class=KernelOfTheRuntime, kernel_name="python3", timeout=600)
+    client.execute(cwd=str(folder))
 
 
 def imported_names(path: Path) -> set[str]:

@@ -244,6 +244,17 @@ def test_make_sets_the_environment_up_once(checkout: Path) -> None:
     assert make(checkout, "run", LESSONS="05").stdout == ""
     assert log(checkout) == ["notebooks/run.py 05"]
 
+    make(checkout, "outputs", LESSONS="05")
+    assert log(checkout) == ["notebooks/run.py --write 05", "notebooks/minutes.py"]
+
+
+@needs_make
+@pytest.mark.parametrize("repository", ["jane/lessons", "", "jane/a b'; touch x"])
+def test_make_publish_hands_the_name_on_as_it_is(checkout: Path, repository: str) -> None:
+    make(checkout, "publish", f"REPOSITORY={repository}")
+    assert log(checkout)[-1].rstrip() == f"notebooks/publish.py {repository}".rstrip()
+    assert not (checkout / "x").exists()
+
 
 @needs_make
 @pytest.mark.parametrize("change", ["constraints", "pyproject", "place"])

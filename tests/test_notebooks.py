@@ -6,6 +6,7 @@ nbval, with what notebooks/conftest.py adds.
 
 from __future__ import annotations
 
+import functools
 import io
 import re
 from pathlib import Path
@@ -118,9 +119,25 @@ def test_a_lesson_has_its_parts(path: Path) -> None:
     assert "<details>" in text, "answers are folded"
 
 
+@functools.cache
+def page_of(path: Path) -> BeautifulSoup:
+    """Return the page that `make run` leaves of a notebook."""
+    return BeautifulSoup(runner.to_html(nbformat.read(path, as_version=4)), "html.parser")
+
+
+@every_notebook
+def test_every_figure_of_the_page_has_an_alternative_text_that_says_what_to_see(path: Path) -> None:
+    cells = runner.code_cells(nbformat.read(path, as_version=4))
+    n_figures = sum(len(comparison.pictures(cell.outputs)) for cell in cells)
+    texts = [image.get("alt", "") for image in page_of(path).select(".jp-OutputArea-output img")]
+    assert len(texts) == n_figures
+    assert [text for text in texts if len(text.split()) < 5 or text.startswith("No description")] == []
+    assert all(image.get("alt") for image in page_of(path).find_all("img")), "the badge, for one"
+
+
 @every_notebook
 def test_answers_are_folded_in_the_page(path: Path) -> None:
-    page = BeautifulSoup(runner.to_html(nbformat.read(path, as_version=4)), "html.parser")
+    page = page_of(path)
     answers = [details.get_text().removeprefix(details.summary.get_text()) for details in page.find_all("details")]
     assert [answer for answer in answers if not answer.strip()] == []
 
