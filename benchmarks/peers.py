@@ -67,15 +67,15 @@ class Library:
 
 
 ALL = 1000
-MOBSTER = {"Syne Tune MOBSTER": 10, "Syne Tune MOBSTER, promotion": 10, "Syne Tune MOBSTER, fewer fits": 10}
+MOBSTER = {"Syne Tune MOBSTER, fewer fits": 5}
 SYNCHRONOUS = "Syne Tune synchronous Hyperband"
-SMAC = {"SMAC": 15, "SMAC, 5 initial": 15}
+SMAC = {"SMAC": 10, "SMAC, 5 initial": 10}
 SYNE_TUNE = ("Syne Tune ASHA", "Syne Tune BOHB", "Syne Tune BOHB, unit cube")
 RAY = ("Ray Tune ASHA", "Ray Tune ASHA + OptunaSearch")
 
 OURS = Library("optuna", "optuna", "drive_tune.py", dict.fromkeys(ours.METHODS, ALL))
 PEERS = [  # the slowest first, as they are started in this order
-    Library("syne-tune-0.13", "syne-tune", "drive_syne_tune.py", {**MOBSTER, SYNCHRONOUS: ALL}),
+    Library("syne-tune-0.13", "syne-tune", "drive_syne_tune.py", {SYNCHRONOUS: ALL, **MOBSTER}),
     Library("smac", "smac", "drive_smac.py", SMAC),
     Library("syne-tune-0.16", "syne-tune", "drive_syne_tune.py", dict.fromkeys(SYNE_TUNE, ALL)),
     Library("ray", "ray", "drive_ray.py", dict.fromkeys(RAY, ALL)),
