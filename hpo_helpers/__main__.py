@@ -1,7 +1,7 @@
 """Check a machine before a workshop: ``python -m hpo_helpers``.
 
-It prints a line for Python, each package, MXNet, the data and the processors, and says which lessons will train
-here. The exit status is 1 where something is wrong, and the line says what to do.
+It prints a line for Python, each package, MXNet, the data and the processors, and says which lessons will
+train here. The exit status is 1 where something is wrong, and the line below it says what to do.
 """
 
 from __future__ import annotations
@@ -80,7 +80,8 @@ def check_mxnet() -> Finding:
             [sys.executable, "-c", TRAIN_ONE_EPOCH], capture_output=True, text=True, timeout=TRAINING_TIMEOUT
         )
     except subprocess.TimeoutExpired:
-        return Finding("MXNet", f"still training after {TRAINING_TIMEOUT} s", "end other programs and try again")
+        said = f"still training after {TRAINING_TIMEOUT} s"
+        return Finding("MXNet", said, "end other programs and try again")
     if process.returncode == 0:
         return Finding("MXNet", process.stdout)
     lines = process.stderr.strip().splitlines()
@@ -140,7 +141,7 @@ def check_lessons(mxnet: Finding) -> Finding:
     if importlib.util.find_spec("mxnet") is None:
         return Finding("lessons", f"all {len(lessons)} run, on recorded training")
     if mxnet.to_do:
-        return Finding("lessons", f"{', '.join(live)} fail where they train, until MXNet is repaired or removed")
+        return Finding("lessons", f"failing where they train, until MXNet is repaired: {', '.join(live)}")
     return Finding("lessons", f"training here: {', '.join(live)}; the others replay recorded training")
 
 

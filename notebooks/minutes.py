@@ -75,7 +75,7 @@ def measure(root: Path = ROOT) -> dict[str, Minutes]:
     lessons = {}
     for path in sorted(root.glob("notebooks/*.ipynb")):
         if path.stem not in recorded:
-            raise ValueError(f"minutes.csv lacks {path.stem}: execute it, by notebooks/run.py --write {path.stem}")
+            raise ValueError(f"minutes.csv lacks {path.stem}: run notebooks/run.py --write {path.stem}")
         notebook = nbformat.read(path, as_version=4)
         exercises = re.findall(r"^\d\. .*\((\d+) minutes\)", prose(notebook), re.MULTILINE)
         run = recorded[path.stem]
@@ -86,7 +86,8 @@ def measure(root: Path = ROOT) -> dict[str, Minutes]:
 def timed(root: Path = ROOT) -> dict[Path, str]:
     """Return the lessons and both READMEs as they should read."""
     lessons = measure(root)
-    files = {root / "notebooks" / name: time_lesson(root / "notebooks" / name, lessons[name]) for name in lessons}
+    paths = {root / "notebooks" / name: minutes for name, minutes in lessons.items()}
+    files = {path: time_lesson(path, minutes) for path, minutes in paths.items()}
     for path in (root / "README.md", root / "notebooks" / "README.md"):
         files[path] = "".join(fill_tables(path.read_text(encoding="utf-8"), lessons))
     return files
@@ -98,7 +99,8 @@ def time_lesson(path: Path, minutes: Minutes) -> str:
     said = f"**Minutes.** {minutes.read} to read, {minutes.run} to run."
     text, found = re.subn(r"^\*\*Minutes\.\*\*.*", said, notebook.cells[0].source, flags=re.MULTILINE)
     if found != 1:
-        raise ValueError(f"the first cell of {path.name} needs one line that begins with **Minutes.**; it has {found}")
+        needs = "one line that begins with **Minutes.**"
+        raise ValueError(f"the first cell of {path.name} needs {needs}; it has {found}")
     notebook.cells[0].source = text
     return nbformat.writes(notebook) + "\n"
 
@@ -131,12 +133,12 @@ def fill_row(row: dict[str, str], lessons: Mapping[str, Minutes], together: int)
     if link[1] not in lessons:
         raise ValueError(f"a table links to {link[1]}, which is not there")
     lesson = lessons[link[1]]
-    chosen = [int(number) for number in re.findall(r"\d", " ".join(re.findall(r"exercises? ([\d, and]+)", text)))]
+    chosen = re.findall(r"\d", "".join(re.findall(r"exercises? ([\d, and]+)", text)))
     known = {
         "read": lesson.read,
         "run": lesson.run,
         "exercises": " + ".join(map(str, lesson.exercises)),
-        "minutes": lesson.read + lesson.run + sum(lesson.exercises[number - 1] for number in chosen),
+        "minutes": lesson.read + lesson.run + sum(lesson.exercises[int(number) - 1] for number in chosen),
     }
     return {column: str(known.get(column, value)) for column, value in row.items()}
 

@@ -1,8 +1,8 @@
-"""Draw the README's picture from the recordings: ``python notebooks/picture.py`` writes ``picture.png`` beside it.
+"""Draw the README's picture from the recordings.
 
-Left, every recorded training of the grid. In the middle, one draw of 27 of them, halved by hand: after 1, 3 and 9
-epochs the better third goes on. Right, what methods had found after so many seconds of four workers, over the
-seeds of the recorded comparison.
+``python notebooks/picture.py`` writes ``picture.png`` beside it. Left, every recorded training of the grid.
+In the middle, one draw of 27 of them, halved by hand: after 1, 3 and 9 epochs the better third goes on. Right,
+what methods had found after so many seconds of four workers, over the seeds of the recorded comparison.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ METHODS = ["random search", "TPE + Hyperband", "univariate TPE + successive halv
 
 
 def halve(curves: pd.DataFrame) -> pd.DataFrame:
-    """Return what is trained of learning curves when only the better third goes on after 1, 3 and 9 epochs."""
+    """Return what is trained of some curves if only the better third goes on after 1, 3 and 9 epochs."""
     for epoch in (1, 3, 9):
         at_rung = curves[curves["epoch"] == epoch].set_index("configuration")["valid_error"]
         survivors = at_rung.nsmallest(len(at_rung) // 3).index

@@ -1,7 +1,7 @@
 """Write where the lessons live on GitHub into all that names it: badges, setup cells, the package's metadata.
 
-``python notebooks/publish.py owner/name`` does so; ``make publish REPOSITORY=owner/name`` calls it. The setting
-itself is kept in ``pyproject.toml``. With no name the setting stays, and what has drifted from it, or from
+``python notebooks/publish.py owner/name`` does so; ``make publish REPOSITORY=owner/name`` calls it. The
+setting itself is kept in ``pyproject.toml``. With no name it stays, and what has drifted from it, or from
 ``SETUP_CELL``, is written anew.
 """
 
@@ -21,8 +21,8 @@ ROOT = Path(__file__).resolve().parents[1]
 #: By itself it leads to Colab's own chooser of a repository on GitHub.
 COLAB = "https://colab.research.google.com/github/"
 
-#: The first code cell of every notebook, known by its id. It leaves NumPy alone, which Colab has loaded already: the
-#: package asks for no newer one, and of what MXNet's own metadata asks for it gets all but an older NumPy.
+#: The first code cell of every notebook, known by its id. It leaves NumPy alone, which Colab has loaded
+#: already: the package asks for no newer one, and of what MXNet asks for it installs all but an older NumPy.
 SETUP_CELL_ID = "80420446"
 SETUP_CELL = """\
 # On a fresh Colab runtime this cell installs the course. Anywhere else it does nothing.
@@ -31,7 +31,7 @@ import sys
 
 REPOSITORY = ""  # where the course lives on GitHub: "owner/name"
 if "google.colab" in sys.modules and importlib.util.find_spec("hpo_helpers") is None:
-    assert REPOSITORY, 'Write "owner/name" of the course on GitHub into REPOSITORY above and run this cell again.'
+    assert REPOSITORY, 'Fill in REPOSITORY above, as in "jane/hpo-lessons", and run this cell again.'
     %pip install -q "hpo_helpers @ git+https://github.com/{REPOSITORY}" graphviz requests
     %pip install -q --no-deps mxnet"""
 
@@ -46,7 +46,9 @@ def check_repository(name: str) -> str:
     """
     owner, word = r"[A-Za-z0-9](?:-?[A-Za-z0-9]){0,38}", r"(?!\.\.?$)(?!.*\.git$)[\w.-]{1,100}"
     if not re.fullmatch(f"{owner}/{word}", name, re.ASCII):
-        raise ValueError(f"REPOSITORY must be the owner and the name on GitHub, as in jane/hpo-lessons; got {name!r}")
+        raise ValueError(
+            f"REPOSITORY must be the owner and the name on GitHub, as in jane/hpo-lessons; got {name!r}"
+        )
     return name
 
 
@@ -58,7 +60,9 @@ def read_repository(root: Path = ROOT) -> str:
 
 def published(root: Path, repository: str) -> dict[Path, str]:
     """Return every file that names the repository, as it should read."""
-    files = {path: publish_notebook(path, root, repository) for path in sorted(root.glob("notebooks/**/*.ipynb"))}
+    files = {
+        path: publish_notebook(path, root, repository) for path in sorted(root.glob("notebooks/**/*.ipynb"))
+    }
     for name, publish in [
         ("README.md", publish_readme),
         ("pyproject.toml", publish_pyproject),
@@ -123,7 +127,9 @@ def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
     parser.add_argument("repository", nargs="?", help="owner/name; by default the one that is set")
     options = parser.parse_args(arguments)
     try:
-        repository = read_repository(root) if options.repository is None else check_repository(options.repository)
+        repository = (
+            read_repository(root) if options.repository is None else check_repository(options.repository)
+        )
         files = published(root, repository)
     except ValueError as error:
         parser.error(str(error))
@@ -131,7 +137,7 @@ def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
     for path in changed:
         path.write_text(files[path], encoding="utf-8")
         print(f"written: {path.relative_to(root)}")
-    print(f"The lessons live at {repository or 'no address yet'}; {len(files) - len(changed)} files said so already.")
+    print(f"{repository or 'No repository is set'}: {len(changed)} of {len(files)} files were written.")
     return 0
 
 

@@ -24,7 +24,9 @@ HIDE_MXNET = 'import sys\nsys.modules["mxnet"] = None\n'
 def site(tmp_path: Path) -> Path:
     """A folder for PYTHONPATH that says of the package what its installation would say."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    needs = project["dependencies"] + [f'{line}; extra == "dev"' for line in project["optional-dependencies"]["dev"]]
+    needs = project["dependencies"] + [
+        f'{line}; extra == "dev"' for line in project["optional-dependencies"]["dev"]
+    ]
     write_metadata(tmp_path, needs)
     return tmp_path
 
@@ -33,7 +35,12 @@ def write_metadata(site: Path, needs: list[str]) -> None:
     """Write the metadata of an installed package that needs others."""
     folder = site / "hpo_helpers-0.1.0.dist-info"
     folder.mkdir(exist_ok=True)
-    lines = ["Metadata-Version: 2.1", "Name: hpo_helpers", "Version: 0.1.0", *(f"Requires-Dist: {need}" for need in needs)]
+    lines = [
+        "Metadata-Version: 2.1",
+        "Name: hpo_helpers",
+        "Version: 0.1.0",
+        *(f"Requires-Dist: {need}" for need in needs),
+    ]
     (folder / "METADATA").write_text("\n".join(lines) + "\n")
 
 
@@ -78,7 +85,10 @@ def test_without_mxnet_where_there_is_none_the_machine_is_ready(monkeypatch: pyt
     ("source", "advice"),
     [
         ("raise OSError('libgomp.so.1 is missing')", "OSError: libgomp.so.1 is missing"),
-        ("import os; os._exit(9)", "it ended with code 9: run `pip install --force-reinstall --no-deps mxnet`"),
+        (
+            "import os; os._exit(9)",
+            "it ended with code 9: run `pip install --force-reinstall --no-deps mxnet`",
+        ),
     ],
 )
 def test_a_broken_mxnet_is_found_and_the_lessons_that_would_fail_are_named(
@@ -89,7 +99,10 @@ def test_a_broken_mxnet_is_found_and_the_lessons_that_would_fail_are_named(
     mxnet = check.check_mxnet()
     assert mxnet.said == "cannot train here" and advice in mxnet.to_do
     monkeypatch.setattr(check.importlib.util, "find_spec", lambda name: "found")
-    assert "05" in check.check_lessons(mxnet).said and "fail where they train" in check.check_lessons(mxnet).said
+    assert (
+        "05" in check.check_lessons(mxnet).said
+        and "failing where they train" in check.check_lessons(mxnet).said
+    )
 
 
 def test_training_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,7 +116,9 @@ def test_a_package_that_is_missing_or_too_old_is_named_with_the_command(site: Pa
     result = check_machine(site)
     assert result.returncode == 1
     assert '-> run `pip install "numpy>=99"`' in result.stdout
-    assert "no-such-package not installed\n       -> run `pip install \"no-such-package>=1.0\"`" in result.stdout
+    assert (
+        'no-such-package not installed\n       -> run `pip install "no-such-package>=1.0"`' in result.stdout
+    )
     assert "ok     optuna" in result.stdout and "boto3" not in result.stdout
     assert "MXNet" not in result.stdout, "what would fail for the same reason is left out"
     assert "2 to repair" in result.stdout

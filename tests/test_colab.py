@@ -1,4 +1,4 @@
-"""A lesson on a runtime like Google Colab's: NumPy 2, a kernel, and nothing of ours until the setup cell has run."""
+"""A lesson on a runtime like Colab's: NumPy 2, a kernel, nothing of ours until the setup cell has run."""
 
 from __future__ import annotations
 
@@ -90,7 +90,9 @@ def execute(notebook: NotebookNode, python: Path, folder: Path) -> None:
         def _the_runtime_alone(self) -> KernelSpecManager:
             return KernelSpecManager(kernel_dirs=[str(kernel.parent)], ensure_native_kernel=False)
 
-    client = NotebookClient(notebook, kernel_manager_class=KernelOfTheRuntime, kernel_name="python3", timeout=600)
+    client = NotebookClient(
+        notebook, kernel_manager_class=KernelOfTheRuntime, kernel_name="python3", timeout=600
+    )
     client.execute(cwd=str(folder))
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 import shutil
 import sys
+import tomllib
 from pathlib import Path
 
 import nbformat
 import pytest
-import tomllib
 import yaml
 from IPython.core.inputtransformer2 import TransformerManager
 from notebook_files import LESSONS, NOTEBOOKS, SOLUTIONS, publisher
@@ -41,27 +41,29 @@ def test_every_file_names_the_repository_that_is_set() -> None:
 
 
 def test_the_name_is_written_into_badges_setup_cells_and_metadata(checkout: Path) -> None:
-    assert publisher.main(["jane/hpo-lessons"], checkout) == 0
+    assert publisher.main(["ann/tuning"], checkout) == 0
     for path in LESSONS:
         first, setup = nbformat.read(checkout / path.relative_to(ROOT), as_version=4).cells[:2]
-        colab = f"(https://colab.research.google.com/github/jane/hpo-lessons/blob/main/notebooks/{path.name})"
+        colab = f"(https://colab.research.google.com/github/ann/tuning/blob/main/notebooks/{path.name})"
         assert colab in first.source.splitlines()[0]
         assert colab in (checkout / "README.md").read_text(encoding="utf-8")
-        assert 'REPOSITORY = "jane/hpo-lessons"  #' in setup.source
-    address = "https://github.com/jane/hpo-lessons"
+        assert 'REPOSITORY = "ann/tuning"  #' in setup.source
+    address = "https://github.com/ann/tuning"
     project = tomllib.loads((checkout / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert project["urls"] == {"Repository": address}
-    assert yaml.safe_load((checkout / "CITATION.cff").read_text(encoding="utf-8"))["repository-code"] == address
+    assert (
+        yaml.safe_load((checkout / "CITATION.cff").read_text(encoding="utf-8"))["repository-code"] == address
+    )
     assert f"[![tests]({address}/actions/" in (checkout / "README.md").read_text(encoding="utf-8")
-    assert publisher.read_repository(checkout) == "jane/hpo-lessons"
+    assert publisher.read_repository(checkout) == "ann/tuning"
 
 
 def test_another_name_takes_the_place_of_the_first_everywhere(checkout: Path) -> None:
     before = read_all(checkout)
-    publisher.main(["jane/hpo-lessons"], checkout)
+    publisher.main(["ann/tuning"], checkout)
     publisher.main(["j-d/Tuning_2.0"], checkout)
     once = read_all(checkout)
-    assert [path.name for path, text in once.items() if "jane" in text] == []
+    assert [path.name for path, text in once.items() if "ann/" in text] == []
     publisher.main(["j-d/Tuning_2.0"], checkout)
     assert read_all(checkout) == once
     for path, text in publisher.published(checkout, "").items():
@@ -70,7 +72,9 @@ def test_another_name_takes_the_place_of_the_first_everywhere(checkout: Path) ->
 
 def test_unset_the_badges_lead_to_the_chooser_of_colab(checkout: Path) -> None:
     texts = read_all(checkout)
-    addresses = {address for text in texts.values() for address in re.findall(r"\((https://colab[^)]*)\)", text)}
+    addresses = {
+        address for text in texts.values() for address in re.findall(r"\((https://colab[^)]*)\)", text)
+    }
     assert addresses == {
         "https://colab.research.google.com/assets/colab-badge.svg",
         "https://colab.research.google.com/github/",
@@ -78,7 +82,7 @@ def test_unset_the_badges_lead_to_the_chooser_of_colab(checkout: Path) -> None:
 
 
 def test_without_a_name_an_older_setup_cell_is_brought_up_to_date(checkout: Path) -> None:
-    publisher.main(["jane/hpo-lessons"], checkout)
+    publisher.main(["ann/tuning"], checkout)
     expected = read_all(checkout)
     path = checkout / "notebooks" / LESSONS[0].name
     path.write_text(path.read_text(encoding="utf-8").replace("install -q --no-deps", "install --no-deps"))
@@ -88,8 +92,9 @@ def test_without_a_name_an_older_setup_cell_is_brought_up_to_date(checkout: Path
 
 @pytest.mark.parametrize(
     "name",
-    ["", "jane", "jane/", "/lessons", "jane/a/b", "https://github.com/jane/lessons", "jane/lessons.git", "jane/..",
-     "jane-/lessons", "ja--ne/lessons", "jane_d/lessons", 'jane/"; x', "jane/lessons\n", "jäne/lessons"],
+    ["", "jane", "jane/", "/lessons", "jane/a/b", "https://github.com/jane/lessons", "jane/lessons.git",
+     "jane/..", "jane-/lessons", "ja--ne/lessons", "jane_d/lessons", 'jane/"; x', "jane/lessons\n",
+     "jäne/lessons"],
 )  # fmt: skip
 def test_a_bad_name_is_refused_with_its_value_and_nothing_is_written(
     name: str, checkout: Path, capsys: pytest.CaptureFixture[str]
@@ -133,5 +138,5 @@ def test_on_colab_with_no_name_the_setup_cell_says_in_a_sentence_what_to_do(
 ) -> None:
     monkeypatch.setitem(sys.modules, "google.colab", type(sys)("google.colab"))
     monkeypatch.setitem(sys.modules, "hpo_helpers", None)
-    with pytest.raises(AssertionError, match='Write "owner/name" .* into REPOSITORY above and run this cell again.'):
+    with pytest.raises(AssertionError, match='Fill in REPOSITORY above, as in "jane/hpo-lessons", and run'):
         run_setup_cell()
