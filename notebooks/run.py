@@ -3,7 +3,7 @@
 ``python notebooks/run.py`` runs all of them, ``python notebooks/run.py 05`` those whose names begin so. It
 prints a table and leaves HTML under ``build/``. With ``--write`` each notebook that ran without an error is
 also replaced by what was executed, without anything that changes from one run or machine to the next, and
-``minutes.csv`` notes how long it took.
+``minutes.csv`` notes how long each lesson took.
 """
 
 from __future__ import annotations
@@ -229,7 +229,7 @@ def replace_file(path: Path, text: str) -> None:
 
 
 def record_minutes(outcome: Outcome, path: Path = NOTEBOOKS / "minutes.csv") -> None:
-    """Note how long a notebook ran: in whole minutes, rounded up, so that the file is the same on any machine."""
+    """Note how long a lesson ran: in whole minutes, rounded up, so that it is the same on any machine."""
     minutes = {}
     if path.exists():
         with open(path, newline="", encoding="utf-8") as file:
@@ -249,7 +249,8 @@ def run(paths: Sequence[Path], write: bool) -> Iterator[Outcome]:
         if write and outcome.failure is None:
             normalise(notebook)
             replace_file(path, nbformat.writes(notebook) + "\n")
-            record_minutes(outcome)
+            if path.parent == NOTEBOOKS:
+                record_minutes(outcome)
         yield outcome
 
 
