@@ -8,7 +8,7 @@ import numpy as np
 import optuna
 import pandas as pd
 import pytest
-from claims import claimed
+from claims import claimed, lesson_text
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import RandomSampler, TPESampler
 
@@ -145,13 +145,27 @@ def test_tpe_may_drop_a_category_after_a_bad_start():
             params["n_channels"] = trial.suggest_int("n_channels", 4, 16, log=True)
         return curves[network](params)[-1]["valid_error"]
 
-    counts = []
-    for seed in range(int(n_seeds)):
+    def trials_of_the_cnn(seed, n_enqueued=0):
         study = optuna.create_study(sampler=TPESampler(seed=seed))
+        for network in n_enqueued * ["cnn", "mlp"]:
+            study.enqueue_trial({"network": network})
         study.optimize(objective, n_trials=40)
-        counts.append(sum(trial.params["network"] == "cnn" for trial in study.trials))
-    assert sum(count == 1 for count in counts) == dropped
-    assert sorted(counts)[int(dropped)] > 20
+        return sum(trial.params["network"] == "cnn" for trial in study.trials)
+
+    counts = {seed: trials_of_the_cnn(seed) for seed in range(int(n_seeds))}
+    unlucky = [seed for seed, count in counts.items() if count == 1]
+    assert len(unlucky) == dropped
+    assert all(count > 20 for seed, count in counts.items() if seed not in unlucky)
+    assert "after five trials of each, by `enqueue_trial`, neither of the two does" in lesson_text(LESSON)
+    assert all(trials_of_the_cnn(seed, n_enqueued=5) > 20 for seed in unlucky)
+
+
+def test_the_cnn_is_the_better_network():
+    tables = [load_curves(name).query("epoch == 27") for name in ("mnist_cnn_curves", "mnist_mlp_curves")]
+    lowest = [table["valid_error"].min() for table in tables]
+    assert claimed(LESSON, r"lowest error after 27 epochs is ([\d.]+) %, the MLP's ([\d.]+) %") == [
+        round(100 * error, 1) for error in lowest
+    ]
 
 
 def test_the_grid_takes_as_long_as_the_lesson_says():
