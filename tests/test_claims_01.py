@@ -21,7 +21,6 @@ NOISE = load_curves("mnist_cnn_noise").query("epoch == 27")
 
 
 def test_the_network_has_as_many_parameters_as_the_lesson_counts():
-    pytest.importorskip("mxnet")
     from hpo_helpers.train_mnist import build_network
 
     counted = {channels: count_parameters(build_network(n_channels=channels)) for channels in (4, 8, 16)}
@@ -36,27 +35,33 @@ def count_parameters(network):
 
 def test_more_momentum_wants_a_lower_learning_rate():
     (combinations,) = claimed(LESSON, r"In all (\d+) combinations of the other three")
-    with_much, without = claimed(LESSON, r"the medians are ([\d.]+) and ([\d.]+\d)")
+    with_much, without = claimed(LESSON, r"the medians are about ([\d.]+) and ([\d.]+\d)")
+    lowest, highest = best_rates().min(), best_rates().max()  # several rates may share the lowest error
+    assert len(lowest.unstack()) == combinations
+    assert (highest.unstack()[0.95] < lowest.unstack()[0.0]).all()
+    for rates in (lowest.unstack(), highest.unstack()):
+        assert [with_much, without] == pytest.approx([rates[0.95].median(), rates[0.0].median()], rel=0.3)
+
+
+def best_rates():
     others = ["batch_size", "n_channels", "dropout", "momentum"]
-    rates = ENDS.sort_values("valid_error", kind="stable").groupby(others)["learning_rate"].first().unstack()
-    assert len(rates) == combinations
-    assert (rates[0.95] < rates[0.0]).all()
-    assert [with_much, without] == [float(f"{rates[momentum].median():.2g}") for momentum in (0.95, 0.0)]
+    is_best = ENDS["valid_error"] == ENDS.groupby(others)["valid_error"].transform("min")
+    return ENDS[is_best].groupby(others)["learning_rate"]
 
 
 def test_a_training_costs_what_the_lesson_says():
     (ratio,) = claimed(LESSON, r"corner costs ([\d.]+) times as much as the cheapest")
     cost = ENDS.groupby(["batch_size", "n_channels"])["cost"].mean()
     assert ratio == round(cost.max() / cost.min(), 1)
-    assert "Nearly three hours" in lesson_text(LESSON) and "it eleven hours" in lesson_text(LESSON)
+    assert "nearly three hours" in lesson_text(LESSON) and "would make it eleven" in lesson_text(LESSON)
     hours = ENDS["cost"].sum() / 3600
     assert 2.75 < hours < 3 and round(4 * hours) == 11
-    assert ENDS[ENDS["n_channels"] == 16]["cost"].min() > 8, "all networks with 16 channels lie outside"
+    assert ENDS[ENDS["n_channels"] == 16]["cost"].min() > 8, "no network with 16 channels lies there"
 
 
 def test_one_configuration_gives_many_errors():
     lowest, highest, deviation = claimed(
-        LESSON, r"they end between ([\d.]+) % and ([\d.]+) %.* standard deviation of ([\d.]+) percentage points"
+        LESSON, r"of one configuration end between ([\d.]+) % and ([\d.]+) %.* standard deviation of ([\d.]+) percentage points"
     )
     errors = 100 * NOISE[NOISE["configuration"] == 677]["valid_error"]
     assert [lowest, highest, deviation] == pytest.approx([errors.min(), errors.max(), errors.std()], abs=0.005)
@@ -139,9 +144,13 @@ def test_both_limits_cost_what_the_solution_says():
 
 
 def median_of_choices(is_met, first_seed=0):
-    draws = [ENDS.sample(100, random_state=seed) for seed in range(first_seed, first_seed + 1000)]
-    chosen = [draw[is_met[draw.index]]["valid_error"].idxmin() for draw in draws]
-    return 100 * ENDS.loc[chosen, "test_error"].median()
+    """Return the median test error, in per cent, of 1,000 choices; rows are drawn as `DataFrame.sample` does."""
+    valid_error = ENDS["valid_error"].where(is_met, 1.0).to_numpy()
+    chosen = []
+    for seed in range(first_seed, first_seed + 1000):
+        drawn = np.random.RandomState(seed).choice(len(ENDS), 100, replace=False)
+        chosen.append(drawn[valid_error[drawn].argmin()])
+    return 100 * ENDS["test_error"].iloc[chosen].median()
 
 
 def test_which_length_of_training_is_ahead_depends_on_when_one_stops():
