@@ -113,7 +113,8 @@ def test_too_narrow_costs_more_than_too_wide():
 
 
 def test_winners_lie_at_the_edge_of_a_bad_range():
-    lowest, highest = claimed(LESSON, r"linear scale (\d+) of 100 crowd .* In the narrow range (\d+) lie in the highest")
+    sentences = r"linear scale (\d+) of 100 crowd .* In the narrow range (\d+) lie in the highest"
+    lowest, highest = claimed(LESSON, sentences)
     assert lowest == (places("linear") < 0.25).sum()
     assert highest == (places("narrow") >= 0.75).sum()
     for rate in ("wide", "fitting"):
@@ -205,3 +206,10 @@ def test_the_effective_rate_is_no_better_than_a_range_as_wide():
     assert powers == [round(np.log10(RATES[rate].high / RATES[rate].low), 1) for rate in ("effective", "wide")]
     rival = RATES["as wide as the effective rate"]
     assert np.log10(rival.high / rival.low) == pytest.approx(powers[0], abs=0.01)
+
+
+def test_at_a_learning_rate_of_1_every_recorded_training_diverges():
+    assert "At a learning rate of 1 every recorded training diverges" in lesson_text(LESSON)
+    ends = load_curves().query("epoch == 27 and learning_rate == 1")
+    assert len(ends) == 72
+    assert (ends["valid_error"] > 0.8).all()

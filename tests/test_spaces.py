@@ -183,7 +183,7 @@ def sagemaker_range(**changes):
         ("Amazon SageMaker", sagemaker_range(), "'Auto' is the service's own"),
         ("Amazon SageMaker", {"AutoParameters": [{"Name": "x", "ValueHint": "1"}]}, "AutoParameters have no bounds"),
         ("Azure", {"x": {"type": "normal", "mu": 0, "sigma": 1}}, "it has no normal distributions"),
-        ("Azure", {"x": {"type": "quniform", "min_value": 16, "max_value": 128, "q": 50}}, "q-steps leave the bounds"),
+        ("Azure", {"x": {"type": "quniform", "min_value": 50, "max_value": 128, "q": 50}}, "q-steps leave the bounds"),
         ("Azure", {"x": {"type": "qloguniform", "min_value": 0, "max_value": 3, "q": 1}}, "between whole numbers"),
         ("Azure", {"x": {"type": "qloguniform", "min_value": 0, "max_value": 0, "q": 2}}, "by 1 alone"),
         ("Syne Tune", {"x": 27}, "a constant is not searched"),
