@@ -1,0 +1,169 @@
+"""What lesson 03 says of grid, random and quasi-random search, computed anew under seeds that it does not use."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from claims import claimed, lesson_text
+from scipy.stats import qmc
+
+from hpo_helpers.curves import NoisyCurves, cnn_curves
+from hpo_helpers.datasets import load_curves
+from hpo_helpers.spaces import MNIST_CNN, from_unit_cube
+
+LESSON = "03_grid_and_random_search"
+DEFAULT = {"learning_rate": 0.1, "momentum": 0.5, "batch_size": 64, "n_channels": 16, "dropout": 0.5}
+
+#: No difference shows between two searches whose mean test errors, over 60 seeds or more, are closer than this.
+NO_DIFFERENCE = 0.0015
+
+
+def configurations(points, names):
+    space = {name: MNIST_CNN[name] for name in names}
+    return [DEFAULT | from_unit_cube(space, dict(zip(names, point))) for point in points]
+
+
+def kept(trials, seed):
+    curves = NoisyCurves(seed)
+    found = [curves(params)[-1] for params in trials]
+    return min(found, key=lambda metrics: metrics["valid_error"])["test_error"]
+
+
+def shifted_grid(levels, random):
+    offset = random.uniform()
+    return list(itertools.product(*[(np.arange(n) + offset) / n for n in levels]))
+
+
+def lead_of_random(names, levels, seeds):
+    """Return by how much the mean test error of the grid exceeds that of random search."""
+    leads = []
+    for seed in seeds:
+        random = np.random.default_rng([99, seed])
+        grid = configurations(shifted_grid(levels, random), names)
+        drawn = configurations(random.uniform(size=(math.prod(levels), len(levels))), names)
+        leads.append(kept(grid, seed) - kept(drawn, seed))
+    return np.mean(leads)
+
+
+def test_the_variance_of_the_error_lies_where_the_lesson_says():
+    table = load_curves().query("epoch == 27")
+    log_error = np.log(table["valid_error"])
+    combined = pd.qcut(table["learning_rate"] / (1 - table["momentum"]) / table["batch_size"], 14)
+    shares = [
+        100 * log_error.groupby(groups, observed=True).transform("mean").var() / log_error.var()
+        for groups in (table["learning_rate"], table["dropout"], combined)
+    ]
+    said = claimed(LESSON, r"rate alone explains (\d+) %, dropout (\d+) %")
+    said += claimed(LESSON, r"cut into 14 ranges: (\d+) %")
+    assert said == pytest.approx(shares, abs=0.5)
+
+
+def test_random_search_leads_where_the_grid_has_two_learning_rates_and_little_else():
+    """The lesson's interval is ± 0.12 percentage points: at least a quarter of the lead, at most twice as much."""
+    (said,) = claimed(LESSON, r"random search is ahead by ([\d.]+) percentage points")
+    found = 100 * lead_of_random(["learning_rate", "dropout", "n_channels"], [2, 2, 2], range(5000, 5250))
+    assert said / 4 < found < 2 * said
+
+
+@pytest.mark.parametrize(
+    ("names", "levels", "n_seeds"),
+    [(["learning_rate", "dropout"], [4, 4], 100), (list(MNIST_CNN), [2, 2, 2, 2, 2], 60)],
+)
+def test_elsewhere_no_difference_between_grid_and_random_shows(names, levels, n_seeds):
+    text = lesson_text(LESSON)
+    assert "For the pair no difference shows" in text and "For all five none shows either" in text
+    assert abs(lead_of_random(names, levels, range(6000, 6000 + n_seeds))) < NO_DIFFERENCE
+
+
+def test_the_good_learning_rates_span_a_decade():
+    rates = np.geomspace(1e-3, 1, 200)
+    errors = np.array([cnn_curves()(DEFAULT | {"learning_rate": rate})[-1]["valid_error"] for rate in rates])
+    good = rates[errors < 1.25 * errors.min()]
+    said = claimed(LESSON, r"the good learning rates reach from ([\d.]+) to ([\d.]+),")
+    assert said == pytest.approx([good.min(), good.max()], abs=0.006)
+
+
+def test_what_a_grid_finds_depends_on_where_it_is_placed():
+    names = ["learning_rate", "n_channels", "dropout"]
+    corners = configurations(itertools.product([0.0, 1.0], repeat=3), names)
+    middle = configurations(itertools.product([0.25, 0.75], repeat=3), names)
+    found = [100 * np.mean([kept(trials, seed) for seed in range(7000, 7100)]) for trials in (corners, middle)]
+    said = claimed(LESSON, r"a network with ([\d.]+) % test error, the other one keeps ([\d.]+) %")
+    assert said == pytest.approx(found, rel=0.1)
+
+
+def test_sobol_points_leave_half_the_gap_and_find_the_same():
+    def widest_gap(points):
+        return 100 * np.diff(np.sort([0, *points[:, 0], 1])).max()
+
+    seeds = range(8000, 8060)
+    sobol = [qmc.Sobol(5, rng=seed).random(32) for seed in seeds]
+    random = [np.random.default_rng(seed).uniform(size=(32, 5)) for seed in seeds]
+    said = claimed(LESSON, r"gap is ([\d.]+) % of the axis instead of ([\d.]+) %: less than half")
+    gaps = [np.mean([widest_gap(points) for points in draws]) for draws in (sobol, random)]
+    assert said == pytest.approx(gaps, abs=1) and said[0] < said[1] / 2
+    assert "In the error no difference shows. Sobol" in lesson_text(LESSON)
+    pairs = zip(sobol, random, seeds)
+    found = [[kept(configurations(p, list(MNIST_CNN)), seed) for p in pair] for *pair, seed in pairs]
+    assert abs(np.diff(found).mean()) < NO_DIFFERENCE
+
+
+@pytest.fixture(scope="module")
+def pool():
+    """1,500 random configurations: their place by the error without noise, the error with it, and the seconds."""
+    points = np.random.default_rng(99).uniform(size=(1500, 5))
+    trials = configurations(points, list(MNIST_CNN))
+    curves = [cnn_curves()(params) for params in trials]
+    noisy = NoisyCurves(99)
+    return pd.DataFrame(
+        {
+            "place": pd.Series([curve[-1]["valid_error"] for curve in curves]).rank(pct=True),
+            "noisy": [noisy(params)[-1]["valid_error"] for params in trials],
+            "seconds": [sum(epoch["seconds"] for epoch in curve) for curve in curves],
+        }
+    )
+
+
+def test_one_of_the_best_is_tried_by_the_formula_and_chosen_far_less_often(pool):
+    """A pool of 1,500 leaves the share of choices uncertain by some 10 points."""
+    (n,) = claimed(LESSON, r"on the curve: (\d+) trials make it 95 %")
+    assert 1 - 0.95**n >= 0.95 > 1 - 0.95 ** (n - 1)
+    (tried_said, chosen_said) = claimed(LESSON, r"\*tried\* in (\d+) of 100 runs, and \*chosen\* in (\d+)")
+    place, noisy, random = pool["place"].to_numpy(), pool["noisy"].to_numpy(), np.random.default_rng(0)
+    draws = [random.choice(len(pool), size=int(n), replace=False) for _ in range(1000)]
+    tried = np.mean([place[draw].min() <= 0.05 for draw in draws])
+    chosen = np.mean([place[draw[noisy[draw].argmin()]] <= 0.05 for draw in draws])
+    assert 100 * tried == pytest.approx(tried_said, abs=3)
+    assert 100 * chosen == pytest.approx(chosen_said, abs=15)
+
+
+def test_more_trials_do_not_bring_the_choice_nearer_to_the_top(pool):
+    low, high = claimed(LESSON, r"From 10 trials to 100, half of the choices lie in the best (\d+) to (\d+) %")
+    place, noisy, random = pool["place"].to_numpy(), pool["noisy"].to_numpy(), np.random.default_rng(0)
+    for n in (10, 100):
+        draws = [random.choice(len(pool), size=n, replace=False) for _ in range(1000)]
+        median = 100 * np.median([place[draw[noisy[draw].argmin()]] for draw in draws])
+        assert low - 5 < median < high + 5
+
+
+def test_workers_that_wait_for_each_other_are_idle_for_the_share_that_is_said(pool):
+    """Means over 200 draws of ten trials a worker, within 2 percentage points."""
+    waiting_said = claimed(LESSON, r"workers are idle (\d+) % of the time and sixteen (\d+) %")
+    busy_said = claimed(LESSON, r"Asynchronous, it is (\d+) % and (\d+) %")
+    random = np.random.default_rng(1)
+    for n_workers, *said in zip((4, 16), waiting_said, busy_said):
+        draws = [random.choice(pool["seconds"], size=(10, n_workers)) for _ in range(200)]
+        waiting = np.mean([1 - draw.mean() / draw.max(axis=1).mean() for draw in draws])
+        busy = np.mean([1 - draw.sum() / (n_workers * last_end(draw.ravel(), n_workers)) for draw in draws])
+        assert [100 * waiting, 100 * busy] == pytest.approx(said, abs=2)
+
+
+def last_end(seconds, n_workers):
+    free = np.zeros(n_workers)
+    for length in seconds:
+        free[free.argmin()] += length
+    return free.max()
