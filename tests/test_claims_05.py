@@ -212,6 +212,14 @@ def test_a_bracket_is_drawn_as_optuna_draws_it(lesson):
     assert set(drawn) == {0, 1, 2, 3}
 
 
+def test_optuna_makes_a_bracket_less_where_the_logarithm_comes_out_too_low(lesson):
+    pruner = optuna.pruners.HyperbandPruner(min_resource=1, max_resource=243, reduction_factor=3)
+    trial = optuna.create_study(study_name="mine", pruner=pruner).ask()
+    trial.report(0.5, 1)
+    trial.should_prune()
+    assert (pruner._n_brackets, len(list(lesson["brackets"](243)))) == (5, 6)
+
+
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_good_group_is_the_one_that_optuna_takes(lesson, seed):
     pruner = optuna.pruners.HyperbandPruner(min_resource=1, max_resource=27, reduction_factor=3)
@@ -284,10 +292,13 @@ def test_pruners_save_most_epochs_and_find_as_good_a_configuration():
         "hyperband": optuna.pruners.HyperbandPruner(min_resource=1, max_resource=27, reduction_factor=3),
     }
     draws = [np.random.RandomState(seed).choice(ERRORS.index, 81, replace=False) for seed in range(20)]
-    epochs, errors = {}, {}
-    for name, pruner in pruners.items():
-        played = [play(pruner, draw, f"draw-{seed}") for seed, draw in enumerate(draws)]
-        epochs[name], errors[name] = np.median(played, axis=0)
+    played = {
+        name: np.array([play(pruner, draw, f"draw-{seed}") for seed, draw in enumerate(draws)])
+        for name, pruner in pruners.items()
+    }
+    epochs, errors = ({name: np.median(table[:, column]) for name, table in played.items()} for column in (0, 1))
+    assert "twenty draws cannot tell them apart" in lesson_text(SOLUTIONS)
+    assert wilcoxon(played["halving"][:, 1], played["none"][:, 1]).pvalue > 0.05
     saved = {name: round(100 * (1 - epochs[name] / epochs["none"])) for name in pruners}
     found = [round(100 * errors[name], 2) for name in ("halving", "none")]
     assert said == [saved["halving"], *found, saved["median"], saved["hyperband"]]
