@@ -212,6 +212,16 @@ def test_a_bracket_is_drawn_as_optuna_draws_it(lesson):
     assert set(drawn) == {0, 1, 2, 3}
 
 
+@pytest.mark.parametrize("max_epochs", [9, 27, 81])
+def test_the_brackets_are_of_the_sizes_that_optuna_gives_them(lesson, max_epochs):
+    pruner = optuna.pruners.HyperbandPruner(min_resource=1, max_resource=max_epochs, reduction_factor=3)
+    trial = optuna.create_study(study_name="mine", pruner=pruner).ask()
+    trial.report(0.5, 1)
+    trial.should_prune()
+    sizes = [bracket["configurations"] for bracket in lesson["brackets"](max_epochs)]
+    assert sizes == pruner._trial_allocation_budgets
+
+
 def test_optuna_makes_a_bracket_less_where_the_logarithm_comes_out_too_low(lesson):
     pruner = optuna.pruners.HyperbandPruner(min_resource=1, max_resource=243, reduction_factor=3)
     trial = optuna.create_study(study_name="mine", pruner=pruner).ask()
@@ -233,6 +243,19 @@ def test_the_good_group_is_the_one_that_optuna_takes(lesson, seed):
     if seed == 0:
         (n_complete,) = claimed(LESSON, r"large: (\d+) trials were trained to the end")
         assert n_complete == sum(trial.state == TrialState.COMPLETE for trial in study.trials)
+
+
+def test_a_stopped_trial_is_good_by_how_far_it_got_and_then_by_its_error(lesson):
+    def stopped(*errors):
+        values = dict(enumerate(errors, start=1))
+        return optuna.trial.create_trial(state=TrialState.PRUNED, intermediate_values=values)
+
+    study = optuna.create_study(study_name="mine")
+    study.add_trials([stopped(0.1), stopped(0.5, 0.4, 0.3), stopped(0.6, 0.5, 0.2), stopped(0.05)])
+    for n_good in (1, 2, 3):
+        taken, _ = _split_trials(study, study.trials, n_good)
+        ours = sorted(study.trials, key=lesson["place"])[:n_good]
+        assert {trial.number for trial in taken} == {trial.number for trial in ours}
 
 
 def test_the_noise_of_a_small_test_part_is_what_the_lesson_says():
