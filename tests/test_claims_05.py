@@ -37,6 +37,7 @@ ERROR_AFTER = ERRORS.to_dict()
 def lesson():
     """The functions that the lesson writes out, as they stand in its cells."""
     names = {"curves": CURVES, "errors": ERRORS, "test_errors": TEST_ERRORS, "error_after": ERROR_AFTER}
+    names["test_error_after"] = TEST_ERRORS.to_dict()
     names |= {"np": np, "pd": pd, "math": math, "heapq": heapq, "insort": insort, "TrialState": TrialState}
     names["crc32"] = crc32
     for cell in nbformat.read(NOTEBOOKS / f"{LESSON}.ipynb", as_version=4).cells:
