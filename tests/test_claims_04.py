@@ -157,7 +157,7 @@ def test_dimensions_names_and_noise_each_take_the_lead_away(found, case):
 
 def test_what_is_left_of_the_lead_is_what_the_lesson_says(found):
     (idle,) = claimed(LESSON, r"A lead of ([\d.]+) points is left")
-    (seeds,) = claimed(LESSON, r"It is better in (\d+) of 20")
+    (seeds,) = claimed(LESSON, r"TPE is better in (\d+) of 20")
     assert idle == round(100 * leads(found["idle"]).mean(), 2)
     assert seeds == (leads(found["noise"]) > 0).sum()
     assert "The lead is gone" in lesson_text(LESSON) and leads(found["names"]).mean() < 0.0005
