@@ -14,7 +14,6 @@ import contextlib
 import copy
 import csv
 import logging
-import math
 import os
 import re
 import signal
@@ -229,12 +228,12 @@ def replace_file(path: Path, text: str) -> None:
 
 
 def record_minutes(outcome: Outcome, path: Path = NOTEBOOKS / "minutes.csv") -> None:
-    """Note how long a lesson ran: in whole minutes, rounded up, so that it is the same on any machine."""
+    """Note how long a lesson ran: to the nearest minute, so that it is the same on most machines."""
     minutes = {}
     if path.exists():
         with open(path, newline="", encoding="utf-8") as file:
             minutes = {row["notebook"]: row["minutes"] for row in csv.DictReader(file)}
-    minutes[outcome.name] = str(math.ceil(outcome.seconds / 60))
+    minutes[outcome.name] = str(max(1, round(outcome.seconds / 60)))
     rows = [f"{name},{minutes[name]}\n" for name in sorted(minutes)]
     replace_file(path, "".join(["notebook,minutes\n", *rows]))
 

@@ -29,7 +29,7 @@ def test_a_lesson_has_three_exercises_from_quick_to_long() -> None:
     ] == []
 
 
-def test_every_lesson_runs_within_a_minute() -> None:
+def test_every_lesson_runs_in_about_a_minute() -> None:
     assert {lesson.run for lesson in minutes.measure().values()} == {1}
 
 
@@ -126,6 +126,6 @@ def test_a_lesson_that_was_never_run_or_has_no_such_line_is_named(
 
 def test_running_is_noted_in_whole_minutes_beside_what_was_noted_before(tmp_path: Path) -> None:
     path = tmp_path / "minutes.csv"
-    for name, seconds in [("06", 61.0), ("05", 1.0), ("06", 59.9)]:
+    for name, seconds in [("06", 120.0), ("05", 1.0), ("06", 80.0)]:
         runner.record_minutes(runner.Outcome(name, seconds, None), path)
     assert path.read_text() == "notebook,minutes\n05,1\n06,1\n"
