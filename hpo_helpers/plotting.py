@@ -8,13 +8,17 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import LogLocator, NullLocator, PercentFormatter, ScalarFormatter, StrMethodFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, ScalarFormatter, StrMethodFormatter
 
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#999999"
 
 #: Told apart by the colour-blind (Okabe and Ito, 2008). Seven colours and four styles make 28 kinds of line.
 COLOURS = (BLUE, ORANGE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LINE_STYLES = ("-", "--", "-.", ":")
+
+#: Where an axis of errors is marked: over a wide range, and over one that would hold few of those marks.
+ERROR_TICKS = (0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 0.9)
+CLOSE_ERROR_TICKS = (0.01, 0.015, 0.02, 0.025, 0.03, 0.035, 0.04, 0.045, 0.05, 0.06, 0.08, 0.1, 0.15, 0.2, 0.5)
 
 #: Methods that occur in several lessons look the same in all of them. Lines alone tell related ones apart.
 LOOKS = {
@@ -242,15 +246,20 @@ def plot_surrogate(
 def error_axis(ax: Axes) -> Axes:
     """Give errors between 0 and 1 a logarithmic axis in per cent, since the last per cents matter most."""
     ax.set_yscale("log")
-    return _per_cent_ticks(ax, (0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 0.9))
+    low, high = ax.get_ylim()
+    return _per_cent_ticks(ax, ERROR_TICKS if high > 5 * low else CLOSE_ERROR_TICKS)
 
 
 def _per_cent_ticks(ax: Axes, ticks: Sequence[float]) -> Axes:
     low, high = ax.get_ylim()
     ax.set_yticks([tick for tick in ticks if low <= tick <= high])
     ax.set_yticks([], minor=True)
-    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+    ax.yaxis.set_major_formatter(FuncFormatter(_per_cent))
     return ax
+
+
+def _per_cent(share: float, _position: int) -> str:
+    return f"{100 * share:g} %".replace("-", "\N{MINUS SIGN}")
 
 
 def _draw_medians(summary: pd.DataFrame, ax: Axes) -> Axes:

@@ -64,6 +64,12 @@ def test_axes_are_named_and_ticks_are_rungs_and_per_cents(table):
     assert "20 %" in [text.get_text() for text in ax.get_yticklabels()]
 
 
+def test_errors_that_lie_close_to_each_other_get_marks_enough_to_be_read():
+    ax = plot_anytime(pd.DataFrame({"time": [1.0, 4.0], "value": [0.045, 0.029]}))
+    ax.figure.canvas.draw()
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["3 %", "3.5 %", "4 %", "4.5 %"]
+
+
 def test_columns_may_have_other_names_and_axes_be_given(table):
     _, given = plt.subplots()
     renamed = table.rename(columns={"trial": "configuration", "value": "valid_error"})
