@@ -22,6 +22,7 @@ MAY_KNOW = {
     "journal": set(),
     "progress": set(),
     "comparing": {"jobs", "progress", "tuning"},
+    "policies": set(),
     "resuming": set(),
     "train_mnist": {"mxnet_compat", "datasets"},
     "jobs": set(),

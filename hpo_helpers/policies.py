@@ -1,0 +1,222 @@
+"""HyperDrive's three early-termination policies, as Optuna pruners.
+
+Each time that training reports its metric, one *interval* has passed: interval 3 is what a run reports with
+step 3, counted from 1. A policy is applied at every multiple of ``evaluation_interval`` that is at least
+``delay_evaluation``.
+
+At interval ``t`` only what was reported for the intervals 1 to ``t`` is looked at. So a young run is set
+against what older runs had shown by the same interval, never against what they reached later. All runs of the
+study count: those that go on, those that ended, and the judged run itself.
+
+A run's value is its best so far. A value that is not a number counts for nothing; a run that has reported no
+number at all is ended wherever the policy is applied, as Optuna's own pruners do.
+
+The documentation of HyperDrive describes the policies for a metric that is maximised. For a metric that is
+minimised, the mirror image here is this series' own.
+
+Sources: the reference of ``azureml.train.hyperdrive``, and of ``azure.ai.ml.sweep``, its successor. The
+median rule is from D. Golovin et al., "Google Vizier: A Service for Black-Box Optimization", KDD 2017.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from numbers import Integral, Real
+from statistics import fmean, median
+
+from optuna.pruners import BasePruner
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial
+
+
+class _Policy(BasePruner):
+    """When a policy is applied, and to which values; what it decides is left to the policy."""
+
+    def __init__(self, *, evaluation_interval: int = 1, delay_evaluation: int = 0) -> None:
+        _check_whole("evaluation_interval", evaluation_interval, lowest=1)
+        _check_whole("delay_evaluation", delay_evaluation, lowest=0)
+        self._evaluation_interval = evaluation_interval
+        self._delay_evaluation = delay_evaluation
+
+    def prune(self, study: Study, trial: FrozenTrial) -> bool:
+        """Return whether the policy ends `trial` at the interval that it has just reported."""
+        interval = trial.last_step
+        if interval is None or interval < max(1, self._delay_evaluation):
+            return False
+        if interval % self._evaluation_interval != 0:
+            return False
+
+        values = _reported(trial, interval)
+        if not values:
+            return True
+        runs = [_reported(run, interval) for run in self._rivals(study, interval)]
+        maximize = study.direction == StudyDirection.MAXIMIZE
+        return self._ends(_best(values, maximize), [run for run in runs if run], maximize)
+
+    def _rivals(self, study: Study, interval: int) -> list[FrozenTrial]:
+        """Return the runs that the judged one is compared with, itself among them."""
+        return study.get_trials(deepcopy=False)
+
+    @abstractmethod
+    def _ends(self, value: float, runs: list[list[float]], maximize: bool) -> bool:
+        """Return whether a run whose best is `value` ends, given what each run reported so far."""
+
+
+class BanditPolicy(_Policy):
+    """Policy to end a run that falls behind the best one by more than a slack.
+
+    With ``slack_factor``, a run ends if its best value is below ``best / (1 + slack_factor)`` when
+    maximising, or above ``best * (1 + slack_factor)`` when minimising. With ``slack_amount``, it ends below
+    ``best - slack_amount``, or above ``best + slack_amount``. ``best`` is the best value that any run
+    reported up to the same interval.
+
+    Parameters
+    ----------
+    slack_factor
+        The slack as a ratio, 0 or more: 0.2 allows 20 %. Give this or `slack_amount`.
+    slack_amount
+        The slack in the unit of the metric, 0 or more.
+    evaluation_interval
+        The policy is applied at the multiples of this number of intervals.
+    delay_evaluation
+        The first interval at which the policy may be applied.
+
+    Raises
+    ------
+    ValueError
+        If both slacks are given, or none, or a setting is out of range. Also while tuning, if the best value
+        is negative and the slack is a ratio: it would end the best run itself.
+
+    Examples
+    --------
+    >>> policy = BanditPolicy(slack_factor=0.2, evaluation_interval=2, delay_evaluation=4)
+    >>> study = optuna.create_study(pruner=policy)
+    """
+
+    def __init__(
+        self,
+        *,
+        slack_factor: float | None = None,
+        slack_amount: float | None = None,
+        evaluation_interval: int = 1,
+        delay_evaluation: int = 0,
+    ) -> None:
+        super().__init__(evaluation_interval=evaluation_interval, delay_evaluation=delay_evaluation)
+        if (slack_factor is None) == (slack_amount is None):
+            got = f"{slack_factor=} and {slack_amount=}"
+            raise ValueError(f"give either slack_factor or slack_amount, got {got}")
+        for name, slack in (("slack_factor", slack_factor), ("slack_amount", slack_amount)):
+            if slack is not None and not (isinstance(slack, Real) and 0 <= slack < math.inf):
+                raise ValueError(f"{name} must be a finite number of at least 0, got {slack!r}")
+        self._slack_factor = slack_factor
+        self._slack_amount = slack_amount
+
+    def _ends(self, value: float, runs: list[list[float]], maximize: bool) -> bool:
+        best = _best([_best(run, maximize) for run in runs], maximize)
+        return _is_worse(value, self._limit(best, maximize), maximize)
+
+    def _limit(self, best: float, maximize: bool) -> float:
+        if self._slack_amount is not None:
+            return best - self._slack_amount if maximize else best + self._slack_amount
+        if best < 0:
+            raise ValueError(f"slack_factor needs a metric of at least 0, got {best!r}: use slack_amount")
+        return best / (1 + self._slack_factor) if maximize else best * (1 + self._slack_factor)
+
+
+class MedianStoppingPolicy(_Policy):
+    """Policy to end a run whose best value is worse than the median of the runs' averages.
+
+    At interval ``t``, each run's average is that of all it reported for the intervals 1 to ``t``; a run that
+    ended or stands before ``t`` takes part with those it has. Optuna's ``MedianPruner`` compares with other
+    numbers: the values at interval ``t`` itself, of completed trials alone.
+
+    Parameters
+    ----------
+    evaluation_interval
+        The policy is applied at the multiples of this number of intervals.
+    delay_evaluation
+        The first interval at which the policy may be applied.
+
+    Raises
+    ------
+    ValueError
+        If a setting is out of range.
+
+    Examples
+    --------
+    >>> study = optuna.create_study(pruner=MedianStoppingPolicy(delay_evaluation=5))
+    """
+
+    def _ends(self, value: float, runs: list[list[float]], maximize: bool) -> bool:
+        return _is_worse(value, median(_average(run) for run in runs), maximize)
+
+
+class TruncationSelectionPolicy(_Policy):
+    """Policy to end a given percentage of the runs, the worst, at each interval.
+
+    A run is ranked by its best value among the runs that have reached the same interval. Of ``n`` runs, the
+    worst ``floor(n * truncation_percentage / 100)`` end. Runs that are equal share a fate: they end only if
+    there is room for all of them. Runs arrive one by one, and each is judged among those that arrived before
+    it: the share that is ended over a whole study may differ from the percentage.
+
+    Parameters
+    ----------
+    truncation_percentage
+        The percentage of runs to end, a whole number from 1 to 99.
+    evaluation_interval
+        The policy is applied at the multiples of this number of intervals.
+    delay_evaluation
+        The first interval at which the policy may be applied.
+
+    Raises
+    ------
+    ValueError
+        If a setting is out of range.
+
+    Examples
+    --------
+    >>> policy = TruncationSelectionPolicy(truncation_percentage=20, delay_evaluation=5)
+    >>> study = optuna.create_study(pruner=policy)
+    """
+
+    def __init__(
+        self, *, truncation_percentage: int, evaluation_interval: int = 1, delay_evaluation: int = 0
+    ) -> None:
+        super().__init__(evaluation_interval=evaluation_interval, delay_evaluation=delay_evaluation)
+        if not isinstance(truncation_percentage, Integral) or not 1 <= truncation_percentage <= 99:
+            raise ValueError(
+                f"truncation_percentage must be a whole number from 1 to 99, got {truncation_percentage!r}"
+            )
+        self._truncation_percentage = truncation_percentage
+
+    def _rivals(self, study: Study, interval: int) -> list[FrozenTrial]:
+        return [run for run in super()._rivals(study, interval) if interval in run.intermediate_values]
+
+    def _ends(self, value: float, runs: list[list[float]], maximize: bool) -> bool:
+        n_not_better = sum(not _is_worse(value, _best(run, maximize), maximize) for run in runs)
+        return n_not_better * 100 <= len(runs) * self._truncation_percentage
+
+
+def _reported(trial: FrozenTrial, interval: int) -> list[float]:
+    """Return the numbers that a run reported up to an interval."""
+    values = trial.intermediate_values.items()
+    return [value for step, value in values if 1 <= step <= interval and not math.isnan(value)]
+
+
+def _best(values: list[float], maximize: bool) -> float:
+    return max(values) if maximize else min(values)
+
+
+def _is_worse(value: float, limit: float, maximize: bool) -> bool:
+    return value < limit if maximize else value > limit
+
+
+def _average(values: list[float]) -> float:
+    # Rounding may put the mean of equal values above them all, and each would then be worse than the average.
+    return min(max(fmean(values), min(values)), max(values))
+
+
+def _check_whole(name: str, value: int, lowest: int) -> None:
+    if not isinstance(value, Integral) or value < lowest:
+        raise ValueError(f"{name} must be a whole number of at least {lowest}, got {value!r}")

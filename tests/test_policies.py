@@ -1,0 +1,282 @@
+"""HyperDrive's policies against their definition, written out a second time: slowly, over plain lists."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import optuna
+import pytest
+from optuna.distributions import CategoricalDistribution
+from optuna.trial import TrialState
+from virtual import VirtualLauncher
+
+from hpo_helpers.policies import BanditPolicy, MedianStoppingPolicy, TruncationSelectionPolicy
+from hpo_helpers.tuning import tune
+
+DIRECTIONS = pytest.mark.parametrize("direction", ["maximize", "minimize"])
+POLICIES = {
+    "bandit_factor": lambda **when: BanditPolicy(slack_factor=0.25, **when),
+    "bandit_amount": lambda **when: BanditPolicy(slack_amount=0.25, **when),
+    "median": MedianStoppingPolicy,
+    "truncation": lambda **when: TruncationSelectionPolicy(truncation_percentage=40, **when),
+}
+ENDS = {True: TrialState.PRUNED, False: TrialState.COMPLETE}
+EVERY_POLICY = pytest.mark.parametrize("name", POLICIES)
+
+
+# The definition. `logged` holds one list a run: what it logged for the intervals 1, 2, ...
+
+
+def reference(name, logged, judged, direction, evaluation_interval=1, delay_evaluation=0):
+    interval = len(logged[judged])
+    multiples = [evaluation_interval * factor for factor in range(1, 100)]
+    if interval not in [multiple for multiple in multiples if multiple >= delay_evaluation]:
+        return False
+    known = [run[:interval] for run in logged if run]
+    here = [run[:interval] for run in logged if len(run) >= interval]
+    best = max if direction == "maximize" else min
+    rule = REFERENCES[name, direction]
+    return rule(best(logged[judged]), [best(run) for run in known], known, [best(run) for run in here])
+
+
+def lowest(bests, quality):
+    """Return the values that end when 40 % of the runs do, all that are equal or none."""
+    ranked = sorted(bests, key=quality)
+    n_ending = len([rank for rank in range(1, len(ranked) + 1) if rank / len(ranked) <= 0.4])
+    return [value for value in ranked[:n_ending] if value not in ranked[n_ending:]]
+
+
+def middle(runs):
+    averages = sorted(sum(run) / len(run) for run in runs)
+    upper = averages[len(averages) // 2]
+    return upper if len(averages) % 2 else (averages[len(averages) // 2 - 1] + upper) / 2
+
+
+REFERENCES = {
+    ("bandit_factor", "maximize"): lambda mine, bests, runs, here: mine + mine * 0.25 < max(bests),
+    ("bandit_factor", "minimize"): lambda mine, bests, runs, here: mine > min(bests) + min(bests) * 0.25,
+    ("bandit_amount", "maximize"): lambda mine, bests, runs, here: mine < max(bests) - 0.25,
+    ("bandit_amount", "minimize"): lambda mine, bests, runs, here: mine > min(bests) + 0.25,
+    ("median", "maximize"): lambda mine, bests, runs, here: mine < middle(runs),
+    ("median", "minimize"): lambda mine, bests, runs, here: mine > middle(runs),
+    ("truncation", "maximize"): lambda mine, bests, runs, here: mine in lowest(here, lambda value: value),
+    ("truncation", "minimize"): lambda mine, bests, runs, here: mine in lowest(here, lambda value: -value),
+}
+
+
+def new_study(policy, direction="minimize"):
+    return optuna.create_study(study_name="s", direction=direction, pruner=policy)
+
+
+def log(study, *curves):
+    """Add one running trial for each curve, and return them."""
+    trials = [study.ask() for _ in curves]
+    for trial, curve in zip(trials, curves, strict=True):
+        for interval, value in enumerate(curve, start=1):
+            trial.report(value, interval)
+    return trials
+
+
+def decisions(study, seed, n_runs=7, n_intervals=8):
+    """Yield ``(logged, judged, ended)`` while runs log in random turns; those that are ended stop."""
+    draw = random.Random(seed)
+    trials = [study.ask() for _ in range(n_runs)]
+    levels = [draw.randint(1, 7) for _ in trials]
+    logged = [[] for _ in trials]
+    running = list(range(n_runs))
+    while running:
+        judged = draw.choice(running[:4])  # not all start at once
+        # Eighths are exact in floats, and few enough that runs are often equal or on the limit.
+        logged[judged].append((levels[judged] + draw.randint(-1, 1)) / 8)
+        trials[judged].report(logged[judged][-1], len(logged[judged]))
+        ended = trials[judged].should_prune()
+        yield logged, judged, ended
+        if ended or len(logged[judged]) == n_intervals:
+            study.tell(trials[judged], None if ended else logged[judged][-1], ENDS[ended])
+            running.remove(judged)
+
+
+@DIRECTIONS
+@EVERY_POLICY
+@pytest.mark.parametrize("when", [{}, {"evaluation_interval": 2, "delay_evaluation": 3}])
+def test_a_policy_decides_as_its_definition_does(name, direction, when):
+    seen = {True: 0, False: 0}
+    for seed in range(30):
+        study = new_study(POLICIES[name](**when), direction)
+        for logged, judged, ended in decisions(study, seed):
+            assert ended == reference(name, logged, judged, direction, **when), (seed, judged, logged)
+            seen[ended] += 1
+    assert min(seen.values()) > 30
+
+
+@EVERY_POLICY
+def test_a_policy_is_applied_at_the_multiples_of_its_interval_not_below_the_delay(name):
+    study = new_study(POLICIES[name](evaluation_interval=3, delay_evaluation=4))
+    log(study, *[[0.1] * 12] * 4)
+    (bad,) = log(study, [])
+    applied = []
+    for interval in range(1, 13):
+        bad.report(0.9, interval)
+        applied += [interval] * bad.should_prune()
+    assert applied == [6, 9, 12]
+
+
+@EVERY_POLICY
+def test_a_policy_without_settings_is_applied_at_every_interval(name):
+    study = new_study(POLICIES[name]())
+    log(study, *[[0.1] * 3] * 4)
+    (bad,) = log(study, [])
+    assert not bad.should_prune()
+    for interval in (1, 2, 3):
+        bad.report(0.9, interval)
+        assert bad.should_prune()
+
+
+@EVERY_POLICY
+def test_step_0_is_no_interval(name):
+    study = new_study(POLICIES[name]())
+    log(study, *[[0.1] * 3] * 4)
+    (bad,) = log(study, [])
+    bad.report(0.9, 0)
+    assert not bad.should_prune()
+
+
+@DIRECTIONS
+@EVERY_POLICY
+def test_a_run_is_never_compared_with_intervals_that_it_has_not_reached(name, direction):
+    worse, equal, better = (0.1, 0.5, 0.9) if direction == "maximize" else (0.9, 0.5, 0.1)
+    study = new_study(POLICIES[name](), direction)
+    log(study, *[[equal, better, better]] * 4)
+    (young,) = log(study, [equal])
+    assert not young.should_prune()
+    young.report(worse, 2)
+    assert young.should_prune()
+
+
+@DIRECTIONS
+@EVERY_POLICY
+def test_a_run_is_judged_by_its_best_value_not_its_last(name, direction):
+    worse, better = (0.1, 0.9) if direction == "maximize" else (0.9, 0.1)
+    study = new_study(POLICIES[name](), direction)
+    log(study, *[[better, better]] * 4)
+    (run,) = log(study, [better, worse])
+    assert not run.should_prune()
+
+
+@EVERY_POLICY
+@DIRECTIONS
+@pytest.mark.parametrize("n_runs", [1, 5])
+def test_equal_runs_never_end_one_another(name, direction, n_runs):
+    # A plain mean of three equal numbers, of these two for instance, is not that number.
+    for value in (0.8279099346958143, 0.9012872054264569):
+        for n_intervals in range(1, 6):
+            study = new_study(POLICIES[name](), direction)
+            assert not log(study, *[[value] * n_intervals] * n_runs)[-1].should_prune()
+
+
+@DIRECTIONS
+def test_a_slack_lets_runs_live_up_to_the_limit_and_no_further(direction):
+    study = new_study(BanditPolicy(slack_factor=0.25), direction)
+    limit, beyond = (0.4, 0.39) if direction == "maximize" else (0.625, 0.63)
+    on_limit, below, _ = log(study, [limit], [beyond], [0.5])
+    assert not on_limit.should_prune()
+    assert below.should_prune()
+
+
+def test_a_slack_of_zero_leaves_the_best_run_alone():
+    for policy in (BanditPolicy(slack_factor=0), BanditPolicy(slack_amount=0)):
+        best, second = log(new_study(policy), [0.1], [0.2])
+        assert (best.should_prune(), second.should_prune()) == (False, True)
+
+
+@DIRECTIONS
+def test_a_ratio_of_a_negative_metric_raises_and_an_amount_serves(direction):
+    best, bad = (-1.0, -2.0) if direction == "maximize" else (-2.0, -1.0)
+    _, run = log(new_study(BanditPolicy(slack_factor=0.2), direction), [best], [bad])
+    with pytest.raises(ValueError, match=f"got {best}: use slack_amount"):
+        run.should_prune()
+    good, run = log(new_study(BanditPolicy(slack_amount=0.2), direction), [best], [bad])
+    assert (good.should_prune(), run.should_prune()) == (False, True)
+
+
+def test_the_median_is_of_running_averages():
+    # The averages are 0.5, 0.5 and the run's own 0.45; at interval 3 itself, the others stand at 0.2.
+    study = new_study(MedianStoppingPolicy())
+    *_, run = log(study, [0.8, 0.5, 0.2], [0.8, 0.5, 0.2], [0.45, 0.45, 0.45])
+    assert not run.should_prune()
+
+
+def test_truncation_ranks_among_the_runs_that_reached_the_interval():
+    study = new_study(TruncationSelectionPolicy(truncation_percentage=50))
+    _, second, _, _ = log(study, [0.3, 0.1], [0.3, 0.2], [0.9], [0.8])
+    assert second.should_prune()
+
+
+def test_truncation_ends_the_whole_runs_that_the_percentage_holds():
+    curves = [[0.1], [0.2], [0.3], [0.4], [0.5]]
+    for percentage, ends in ((19, 0), (20, 1), (39, 1), (40, 2), (99, 4)):
+        study = new_study(TruncationSelectionPolicy(truncation_percentage=percentage))
+        assert sum(trial.should_prune() for trial in log(study, *curves)) == ends
+
+
+@EVERY_POLICY
+def test_a_run_without_a_number_is_ended_and_counts_for_nothing(name):
+    study = new_study(POLICIES[name]())
+    nothing, good = log(study, [math.nan, math.nan], [0.5, 0.5])
+    assert nothing.should_prune()
+    assert not good.should_prune()
+    good.report(math.nan, 3)
+    assert not good.should_prune()
+
+
+@EVERY_POLICY
+def test_runs_that_have_ended_count(name):
+    study = new_study(POLICIES[name]())
+    ended = log(study, *[[0.1]] * 4)
+    for trial, state in zip(ended, [TrialState.PRUNED, TrialState.FAIL] * 2, strict=True):
+        study.tell(trial, state=state)
+    (bad,) = log(study, [0.9])
+    assert bad.should_prune()
+
+
+def test_tune_reports_one_interval_an_epoch():
+    study = new_study(BanditPolicy(slack_amount=0.1, evaluation_interval=2, delay_evaluation=3))
+    study.enqueue_trial({"error": 0.1})
+    study.enqueue_trial({"error": 0.5})
+    space = {"error": CategoricalDistribution([0.1, 0.5])}
+    launcher = VirtualLauncher(lambda params: [(1.0, params["error"])] * 6, n_workers=2)
+    tune(study, space, launcher, epochs=6, n_trials=2, progress=False)
+    good, bad = study.trials
+    assert good.state == TrialState.COMPLETE
+    assert bad.user_attrs["stop_reason"] == "pruned after epoch 4"
+
+
+def test_a_bandit_needs_one_slack():
+    with pytest.raises(ValueError, match="got slack_factor=0.1 and slack_amount=0.2"):
+        BanditPolicy(slack_factor=0.1, slack_amount=0.2)
+    with pytest.raises(ValueError, match="got slack_factor=None and slack_amount=None"):
+        BanditPolicy()
+
+
+@pytest.mark.parametrize("name", ["slack_factor", "slack_amount"])
+@pytest.mark.parametrize("slack", [-0.1, math.nan, math.inf, "much"])
+def test_a_slack_out_of_range_raises_with_its_value(name, slack):
+    with pytest.raises(ValueError, match=f"{name} must be .* got {slack!r}"):
+        BanditPolicy(**{name: slack})
+
+
+@pytest.mark.parametrize("percentage", [0, 100, -5, 20.5, math.nan, "20"])
+def test_a_percentage_out_of_range_raises_with_its_value(percentage):
+    with pytest.raises(ValueError, match=f"from 1 to 99, got {percentage!r}"):
+        TruncationSelectionPolicy(truncation_percentage=percentage)
+
+
+@EVERY_POLICY
+def test_a_bad_interval_or_delay_raises_with_its_value(name):
+    for interval in (0, -1, 1.5, None):
+        with pytest.raises(ValueError, match=f"evaluation_interval must be .* at least 1, got {interval!r}"):
+            POLICIES[name](evaluation_interval=interval)
+    for delay in (-1, 0.5, None):
+        with pytest.raises(ValueError, match=f"delay_evaluation must be .* at least 0, got {delay!r}"):
+            POLICIES[name](delay_evaluation=delay)
