@@ -9,7 +9,14 @@ from __future__ import annotations
 import re
 
 import nbformat
+import numpy as np
+import pytest
 from notebook_files import NOTEBOOKS
+
+#: Where a model proposes in the replay, the last digit of a logarithm decides, which NumPy 2 rounds otherwise.
+follows_a_model = pytest.mark.xfail(
+    np.lib.NumpyVersion(np.__version__) >= "2.0.0", reason="recorded under NumPy 1.26", strict=False
+)
 
 
 def lesson_text(name):

@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 import optuna
 import pytest
-from claims import claimed, lesson_text
+from claims import claimed, follows_a_model, lesson_text
 from joblib import Parallel, delayed
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.importance import get_param_importances
@@ -163,6 +163,7 @@ def test_what_is_left_of_the_lead_is_what_the_lesson_says(found):
     assert "The lead is gone" in lesson_text(LESSON) and leads(found["names"]).mean() < 0.0005
 
 
+@follows_a_model
 def test_each_hyperparameter_comes_first_in_some_plot_of_importances(found):
     (dropout,) = claimed(LESSON, r"comes first at least once: even the dropout rate, in (\d+) studies")
     firsts = [first for _, _, first in found["noise"]]

@@ -13,7 +13,7 @@ import numpy as np
 import optuna
 import pandas as pd
 import pytest
-from claims import claimed, lesson_text
+from claims import claimed, follows_a_model, lesson_text
 from notebook_files import NOTEBOOKS
 from optuna.samplers._tpe.sampler import _split_trials, default_gamma
 from optuna.trial import TrialState
@@ -231,6 +231,7 @@ def test_optuna_makes_a_bracket_less_where_the_logarithm_comes_out_too_low(lesso
     assert (pruner._n_brackets, len(list(lesson["brackets"](243)))) == (5, 6)
 
 
+@follows_a_model
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_good_group_is_the_one_that_optuna_takes(lesson, seed):
     pruner = optuna.pruners.HyperbandPruner(min_resource=1, max_resource=27, reduction_factor=3)
@@ -285,6 +286,7 @@ def test_no_setting_makes_a_difference_that_shows(pairs):
     assert reach == (100 * pairs[["low", "high"]].abs().to_numpy().max()).round(1)
 
 
+@follows_a_model
 def test_what_is_recorded_of_the_settings_comes_out_again():
     script = runpy.run_path(str(NOTEBOOKS.parent / "data" / "record_lesson_05_settings.py"))
     recorded = load_table("lesson_05_settings")

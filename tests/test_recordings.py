@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from claims import follows_a_model
 from optuna.trial import TrialState
 
 from hpo_helpers import datasets
@@ -73,6 +74,7 @@ def test_the_noise_is_of_recorded_configurations_from_poor_to_best():
     assert ranks.min() < 0.01 and ranks.max() > 0.85
 
 
+@follows_a_model
 def test_the_comparison_has_fifty_seeds_of_every_method_and_some_of_it_comes_out_again():
     script = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "methods.py"))
     recorded = load_table("method_comparison").query("setting == 'cnn'").drop(columns="setting")
