@@ -54,8 +54,8 @@ LIKENESS = 0.95
 
 
 #: Lessons in which a model proposes, in the replay. NumPy 2 rounds the last digit of a logarithm otherwise than NumPy
-#: 1.26, under which the outputs were made; from there on the model goes another way. That these lessons run to
-#: their end is tested in tests/test_without_mxnet.py, under any NumPy.
+#: 1.26, under which the outputs were made; from there on the model goes another way. That the lessons run to
+#: their end is tested in tests/test_without_mxnet.py, under any NumPy; of their solutions, and of live cells, it is not.
 FOLLOWS_A_MODEL = ("04", "05", "06")
 
 
