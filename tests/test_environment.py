@@ -237,7 +237,7 @@ def test_make_sets_the_environment_up_once(checkout: Path) -> None:
     assert "two to four minutes" in first.stdout
     venv, package, mxnet, test = log(checkout)
     assert venv == "venv .venv/3.12"
-    assert package.endswith("install --constraint constraints.txt --editable .[mxnet,aws,dev]")
+    assert package.endswith("install --constraint constraints.txt --editable .[mxnet,evolution,aws,azure,dev]")
     assert "--no-deps mxnet; sys_platform" in mxnet
     assert test == "-m pytest"
 
