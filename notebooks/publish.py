@@ -36,6 +36,10 @@ if "google.colab" in sys.modules and importlib.util.find_spec("hpo_helpers") is 
     %pip install -q --no-deps mxnet"""
 
 
+#: The extras of the package that a lesson needs, by the lesson's number; the others need none.
+EXTRAS = {"07": "evolution", "11": "aws", "12": "azure"}
+
+
 def check_repository(name: str) -> str:
     """Return `name` if GitHub could have a repository of that name.
 
@@ -85,9 +89,16 @@ def publish_notebook(path: Path, root: Path, repository: str) -> str:
     first, setup = notebook.cells[0], [cell for cell in notebook.cells if cell.id == SETUP_CELL_ID]
     if not setup:
         raise ValueError(f"{path.name} has no setup cell: give its first code cell the id {SETUP_CELL_ID!r}")
-    setup[0].source = SETUP_CELL.replace('REPOSITORY = ""', f'REPOSITORY = "{repository}"')
+    setup[0].source = setup_cell(path.stem, repository)
     first.source = lead_badges(first.source, colab_url(repository, path.relative_to(root).as_posix()))
     return nbformat.writes(notebook) + "\n"
+
+
+def setup_cell(name: str, repository: str) -> str:
+    """Return the setup cell of the notebook of that name."""
+    cell = SETUP_CELL.replace('REPOSITORY = ""', f'REPOSITORY = "{repository}"')
+    extra = EXTRAS.get(name[:2])
+    return cell.replace("hpo_helpers @", f"hpo_helpers[{extra}] @") if extra else cell
 
 
 def lead_badges(text: str, url: str) -> str:

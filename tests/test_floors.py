@@ -12,7 +12,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "hpo_helpers"
 
-#: What each module may import of this package. The parts of the local launcher count as one, and so do the dialects.
+#: What each module may import of this package. A launcher's parts count as one, and so do the dialects.
 MAY_KNOW = {
     "dialects": set(),
     "spaces": {"dialects"},
@@ -32,16 +32,22 @@ MAY_KNOW = {
     "tuning": {"jobs", "progress", "resuming"},
     "__main__": {"datasets"},
 }
-HEAVY = {"mxnet", "matplotlib", "boto3", "sklearn", "scipy", "mlxtend", "joblib"}
+HEAVY = {"mxnet", "matplotlib", "boto3", "moto", "azure", "inspyred", "sklearn", "scipy", "mlxtend", "joblib"}
 
 
 def module_of(path):
     parts = list(path.relative_to(PACKAGE).with_suffix("").parts)
     if parts[0] == "jobs" and parts[-1].startswith("_") and parts[-1] != "__init__":
-        return "jobs.local"
+        return whose(parts[-1])
     if parts[0] == "dialects":
         return "dialects"
     return ".".join(part for part in parts if part != "__init__")
+
+
+def whose(part):
+    """Return the module of `jobs` whose private part this is."""
+    owner = part.removeprefix("_").partition("_")[0]
+    return f"jobs.{owner}" if owner in ("sagemaker", "rehearsal", "azure") else "jobs.local"
 
 
 def imports_of_ours(path):
@@ -60,7 +66,10 @@ FILES = [path for path in sorted(PACKAGE.rglob("*.py")) if path != PACKAGE / "__
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_a_module_knows_the_floors_below_it_alone(path):
-    known = {"jobs.local" if name.startswith("jobs._") else name for name in imports_of_ours(path)}
+    known = {
+        whose(name.removeprefix("jobs.")) if name.startswith("jobs._") else name
+        for name in imports_of_ours(path)
+    }
     known = {"dialects" if name.startswith("dialects.") else name for name in known}
     assert known - {module_of(path)} <= MAY_KNOW[module_of(path)]
 
