@@ -12,8 +12,11 @@ import sys
 import tomllib
 from pathlib import Path
 
+import nbformat
 import pytest
 import yaml
+from IPython.core.inputtransformer2 import TransformerManager
+from notebook_files import LESSONS, SOLUTIONS, publisher, runner
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
@@ -127,7 +130,18 @@ def test_what_the_package_imports_is_what_it_asks_for() -> None:
         for requirement in extras[extra]
     }
     assert imported - names <= in_extras
-    assert names - imported == {"cmaes", "optuna_dashboard"}, "Optuna imports the one, a command starts the other"
+    # Optuna imports cmaes, a command starts the dashboard, and lessons import scikit-learn.
+    assert names - imported <= {"cmaes", "optuna_dashboard", "sklearn"}
+
+
+@pytest.mark.parametrize("path", [*LESSONS, *SOLUTIONS], ids=lambda path: path.stem)
+def test_a_lesson_imports_what_its_setup_cell_installs(path: Path) -> None:
+    extra = publisher.EXTRAS.get(path.stem[:2])
+    installed = {imported_as(requirement.name) for requirement in [*base, *extras.get(extra, [])]}
+    source = "\n".join(cell.source for cell in runner.code_cells(nbformat.read(path, as_version=4)))
+    known = installed | {"hpo_helpers", "mxnet", "IPython", *sys.stdlib_module_names}
+    known |= {"botocore"} if "boto3" in installed else set()
+    assert names_in(TransformerManager().transform_cell(source)) <= known
 
 
 def imported_as(name: str) -> str:
@@ -137,8 +151,13 @@ def imported_as(name: str) -> str:
 
 def imported_names(path: Path) -> set[str]:
     """Return the first names of all that a file imports."""
+    return names_in(path.read_text(encoding="utf-8"))
+
+
+def names_in(source: str) -> set[str]:
+    """Return the first names of all that Python source imports."""
     names = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             names |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level == 0:

@@ -16,7 +16,7 @@ import pytest
 from bs4 import BeautifulSoup
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_notebook
-from notebook_files import LESSONS, SOLUTIONS, comparison, minutes, runner
+from notebook_files import LESSONS, SOLUTIONS, comparison, minutes, publisher, runner
 from PIL import Image
 
 #: Lessons that may have more words than the others.
@@ -151,8 +151,12 @@ def test_a_lesson_is_of_readable_length(path: Path) -> None:
     assert 0.7 <= n_text / len(runner.code_cells(notebook)) <= 1.6
 
 
-def test_every_lesson_begins_with_the_same_setup_cell() -> None:
-    assert len({runner.code_cells(nbformat.read(path, as_version=4))[0].source for path in LESSONS}) <= 1
+@every_notebook
+def test_a_notebook_begins_with_the_setup_cell_which_installs_the_extra_that_it_needs(path: Path) -> None:
+    setup = runner.code_cells(nbformat.read(path, as_version=4))[0]
+    assert setup.source == publisher.setup_cell(path.stem, publisher.read_repository())
+    extra = publisher.EXTRAS.get(path.stem[:2])
+    assert (f'"hpo_helpers[{extra}] @ ' if extra else '"hpo_helpers @ ') in setup.source
 
 
 def find_faults(notebook: NotebookNode) -> list[str]:
