@@ -30,7 +30,7 @@ Cost = Callable[[FrozenTrial], float]
 
 #: Of the operators that `real_coded` gives; `evolve` takes others. One gene is as wide as its whole range: 1.
 MUTATION_RATE = 1.0  # share of the genes that a mutation moves
-GAUSSIAN_STDEV = 0.2
+GAUSSIAN_STDEV = 0.1
 BLX_ALPHA = 0.5  # children lie up to half the parents' distance outside of it
 
 
@@ -60,7 +60,8 @@ def evolve(
     Parameters
     ----------
     study
-        Any study with one objective, minimised or maximised. Its sampler proposes nothing.
+        Any study with one objective, minimised or maximised. Its sampler proposes nothing. (Optuna gives a study
+        a ``MedianPruner``, unless it is created with another: ``NopPruner()`` trains every trial to its end.)
     space
         A dict of Optuna distributions. What is the same for all trials belongs into the launcher's ``fixed``.
     launcher
@@ -120,8 +121,10 @@ def real_coded(optimiser: EvolutionaryComputation) -> EvolutionaryComputation:
 
     Flipping bits leaves real genes as they are, and a Gaussian step with standard deviation 1 leaps over the
     whole range. In their place come BLX-0.5, which draws each gene of a child around and between those of its
-    parents (Eshelman and Schaffer, 1993), and Gaussian steps of a fifth of the range in every gene. A swarm's
+    parents (Eshelman and Schaffer, 1993), and Gaussian steps of a tenth of the range in every gene. A swarm's
     neighbourhoods become rings, so that ``neighborhood_size`` counts. Other operators stay.
+
+    Small generations need ``num_elites=1`` of `evolve` besides: a genetic algorithm otherwise forgets its best.
     """
     from inspyred.ec import variators
     from inspyred.swarm import topologies
