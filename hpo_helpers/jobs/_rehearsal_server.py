@@ -1,0 +1,102 @@
+"""The HTTP server of a rehearsal: ``SageMaker.*`` is answered here, everything else by moto."""
+
+from __future__ import annotations
+
+import json
+import threading
+import traceback
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from hpo_helpers.jobs._rehearsal_model import ServiceError, check_request, refusal, service_model, to_json
+
+Answer = Callable[[str, dict[str, Any]], dict[str, Any]]
+HOST = "127.0.0.1"
+POLL_SECONDS = 0.02  #: how soon a closing server notices
+JSON = "application/x-amz-json-1.1"
+
+
+class Server:
+    """Serves one rehearsal on a free port of the loopback interface, in threads of this process.
+
+    Parameters
+    ----------
+    access_key
+        Requests that do not carry it are refused: a page in a browser, or another user of this machine, could
+        have scripts run otherwise.
+    answer
+        Called with operation and request for each operation of SageMaker; it returns the response.
+    """
+
+    def __init__(self, access_key: str, answer: Answer) -> None:
+        from moto.server import DomainDispatcherApplication, create_backend_app
+        from werkzeug.serving import WSGIRequestHandler, make_server
+
+        class QuietHandler(WSGIRequestHandler):
+            def log(self, *arguments: Any) -> None:
+                """Print nothing: standard error is the notebook's."""
+
+        front = _Front(access_key, answer, DomainDispatcherApplication(create_backend_app))
+        self._server = make_server(HOST, 0, front, threaded=True, request_handler=QuietHandler)
+        self.url = f"http://{HOST}:{self._server.server_port}"
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(POLL_SECONDS,), name="rehearsal", daemon=True
+        )
+        self._thread.start()
+
+    def close(self) -> None:
+        """Answer no more requests."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+class _Front:
+    def __init__(self, access_key: str, answer: Answer, moto: Any) -> None:
+        self._access_key = access_key
+        self._answer = answer
+        self._moto = moto
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        if not self._is_known(environ):
+            return _respond(start_response, 403, _error("AccessDeniedException", "not a key of this rehearsal"))
+        service, _, operation = environ.get("HTTP_X_AMZ_TARGET", "").partition(".")
+        if service != "SageMaker":
+            return self._moto(environ, start_response)
+        body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        try:
+            return _respond(start_response, 200, self._answered(operation, body))
+        except ServiceError as error:
+            return _respond(start_response, 400, _error(error.code, str(error)))
+        except Exception:  # boto3 tries it again, and shows the traceback in the end
+            return _respond(start_response, 500, _error("InternalFailure", traceback.format_exc()))
+
+    def _is_known(self, environ: Mapping[str, Any]) -> bool:
+        signed = environ.get("HTTP_AUTHORIZATION", "") + environ.get("QUERY_STRING", "")  # a presigned URL
+        return self._access_key in signed
+
+    def _answered(self, operation: str, body: bytes) -> dict[str, Any]:
+        if operation not in service_model().operation_names:
+            raise refusal(f"an operation {operation!r}, which botocore does not know either")
+        try:
+            request = json.loads(body)
+        except ValueError as error:
+            raise ServiceError("SerializationException", f"the request is no JSON: {error}") from error
+        check_request(operation, request)
+        return to_json(self._answer(operation, request))
+
+
+def _respond(start_response: Callable[..., Any], status: int, content: Mapping[str, Any]) -> Iterable[bytes]:
+    body = json.dumps(content).encode()
+    headers = [
+        ("Content-Type", JSON),
+        ("Content-Length", str(len(body))),
+        ("x-amzn-RequestId", str(uuid.uuid4())),
+    ]
+    start_response(f"{status} {'OK' if status == 200 else 'Error'}", headers)
+    return [body]
+
+
+def _error(code: str, message: str) -> dict[str, str]:
+    return {"__type": code, "message": message}

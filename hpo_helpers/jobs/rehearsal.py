@@ -1,0 +1,286 @@
+"""SageMaker's API served on this machine, which really runs the training script, for those with no AWS account.
+
+moto serves S3, CloudWatch Logs, STS and IAM; what begins with ``SageMaker.`` is answered here, on the same port of
+127.0.0.1. Training jobs and tuning jobs (random and grid) run their script by this Python. There is no container, no
+price, no capacity that runs out, and no permission is checked; what Amazon SageMaker does and the rehearsal does not
+is refused by an error that names it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import secrets
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hpo_helpers.jobs._rehearsal_model import ServiceError, refusal
+from hpo_helpers.jobs._rehearsal_server import Server
+from hpo_helpers.jobs._rehearsal_training import TrainingJobs
+
+REGION = "us-east-1"
+ACCOUNT = "123456789012"  #: moto's
+ROLE = f"arn:aws:iam::{ACCOUNT}:role/rehearsal"
+REHEARSAL_LINE = "rehearsal on this machine: nothing is billed"
+KEY_PREFIX = "REHEARSAL"  #: how the access keys of every rehearsal begin
+
+
+class Rehearsal:
+    """Amazon SageMaker, S3, CloudWatch Logs, STS and IAM on this machine, until it is closed.
+
+    Parameters
+    ----------
+    folder
+        Where each job gets a folder, in which its script runs. Without one, a temporary folder is made, and
+        removed at the end.
+
+    Attributes
+    ----------
+    url
+        Where it is served.
+    environment
+        The variables by which boto3 finds it. They hold a key of this rehearsal alone.
+    role
+        The ARN of a role for jobs; it may do everything, as nothing is checked.
+    start_seconds
+        How long each job stays in ``Starting``: 0.
+    stop_seconds
+        How long a script that is asked to stop may take before it is killed: 120, as on AWS.
+    max_running_jobs
+        ``CreateTrainingJob`` beyond so many running jobs answers ``ResourceLimitExceeded``; None: no limit.
+    calls
+        Time (as `time.monotonic` counts) and name of each operation of SageMaker that was called.
+
+    Raises
+    ------
+    RuntimeError
+        If another one runs in this process.
+
+    Examples
+    --------
+    >>> with Rehearsal() as rehearsal:
+    ...     os.environ.update(rehearsal.environment)
+    ...     boto3.client("sagemaker").list_training_jobs()["TrainingJobSummaries"]
+    []
+    """
+
+    _running: Rehearsal | None = None  # moto keeps its state in the process: there is room for one
+
+    def __init__(self, folder: str | os.PathLike[str] | None = None) -> None:
+        if Rehearsal._running is not None:
+            raise RuntimeError(f"a rehearsal runs in this process at {Rehearsal._running.url}: close it first")
+        self.start_seconds = 0.0
+        self.stop_seconds = 120.0
+        self.max_running_jobs: int | None = None
+        self.calls: list[tuple[float, str]] = []
+        self.role = ROLE
+        self._throttled_calls = 0
+        self._throttled_every: int | None = None
+        self._lock = threading.Lock()
+        self._own_folder = folder is None
+        self._folder = Path(tempfile.mkdtemp(prefix="rehearsal-") if folder is None else folder).resolve()
+        self._key = KEY_PREFIX + secrets.token_hex(16).upper()
+        self._secret = secrets.token_hex(20)
+        self._server = Server(self._key, self._answer)
+        self.url = self._server.url
+        Rehearsal._running = self
+        atexit.register(self.close)
+        self._begin()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables by which boto3 finds this rehearsal."""
+        beyond_proxy = [os.environ.get("NO_PROXY") or os.environ.get("no_proxy"), "127.0.0.1"]
+        return {
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_ACCESS_KEY_ID": self._key,
+            "AWS_SECRET_ACCESS_KEY": self._secret,
+            "AWS_DEFAULT_REGION": REGION,
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "NO_PROXY": ",".join(filter(None, beyond_proxy)),
+        }
+
+    def throttle(self, calls: int = 0, every: int | None = None) -> None:
+        """Answer the next `calls` calls, and then each `every`-th one, by ``ThrottlingException``."""
+        with self._lock:
+            self._throttled_calls = calls
+            self._throttled_every = every
+
+    def fail_next(self, reason: str = "InternalServerError: We encountered an internal error.") -> None:
+        """Let the next training job fail with this FailureReason, before its script starts."""
+        self._training.failures.append(reason)
+
+    def close(self) -> None:
+        """End every job and all that it started, and the server. It may be called twice."""
+        if Rehearsal._running is not self:
+            return
+        atexit.unregister(self.close)
+        self._training.close()
+        self._server.close()
+        Rehearsal._running = None
+        if self._own_folder:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def __enter__(self) -> Rehearsal:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _begin(self) -> None:
+        clients = {name: self._client(name) for name in ("s3", "logs")}
+        _forget_earlier_state()
+        self._training = TrainingJobs(
+            self._folder / "jobs", f"arn:aws:sagemaker:{REGION}:{ACCOUNT}", clients, self
+        )
+        self._operations = {
+            "CreateTrainingJob": self._training.create,
+            "DescribeTrainingJob": self._training.describe,
+            "StopTrainingJob": self._training.stop,
+            "DeleteTrainingJob": self._training.delete,
+            "ListTrainingJobs": self._training.list,
+        }
+
+    def _client(self, service: str) -> Any:
+        """Return a client that nothing in this process's environment or the user's files can lead elsewhere."""
+        import boto3
+        import botocore.config
+        import botocore.session
+
+        nowhere = {name: (None, None, os.devnull, None) for name in ("config_file", "credentials_file")}
+        session = botocore.session.Session(session_vars={**nowhere, "profile": (None, None, None, None)})
+        config = botocore.config.Config(proxies={}, max_pool_connections=50, retries={"total_max_attempts": 1})
+        return boto3.Session(
+            aws_access_key_id=self._key, aws_secret_access_key=self._secret, botocore_session=session
+        ).client(service, endpoint_url=self.url, region_name=REGION, config=config)
+
+    def _answer(self, operation: str, request: Mapping[str, Any]) -> dict[str, Any]:
+        self._count(operation)
+        if operation not in self._operations:
+            raise refusal(f"the operation {operation}")
+        return self._operations[operation](request)
+
+    def _count(self, operation: str) -> None:
+        with self._lock:
+            self.calls.append((time.monotonic(), operation))
+            throttled = self._throttled_calls > 0
+            self._throttled_calls -= throttled
+            every = self._throttled_every
+            throttled = throttled or every is not None and len(self.calls) % every == 0
+        if throttled:
+            raise ServiceError("ThrottlingException", "Rate exceeded")
+
+
+class Place:
+    """Where boto3 leads: to AWS, or to a rehearsal. Printed, it is one line without any credentials.
+
+    Attributes
+    ----------
+    is_rehearsal
+        Whether it is a rehearsal.
+    rehearsal
+        The rehearsal that `connect` has started, else None.
+    role
+        The ARN of a role for the jobs of a rehearsal; None on AWS, where the reader names one.
+    """
+
+    def __init__(self, description: str, is_rehearsal: bool, rehearsal: Rehearsal | None = None) -> None:
+        self.is_rehearsal = is_rehearsal
+        self.rehearsal = rehearsal
+        self.role = ROLE if is_rehearsal else None
+        self._description = description
+        self._replaced: dict[str, str | None] = {}
+        if rehearsal is not None:
+            self._lead(rehearsal.environment)
+
+    def close(self) -> None:
+        """End the rehearsal that `connect` has started, and let boto3 find what it found before."""
+        if self.rehearsal is None:
+            return
+        self.rehearsal.close()
+        for name, text in self._replaced.items():
+            if text is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = text
+        self._replaced.clear()
+
+    def __str__(self) -> str:
+        return self._description
+
+    __repr__ = __str__
+
+    def __enter__(self) -> Place:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _lead(self, environment: Mapping[str, str]) -> None:
+        self._replaced = {name: os.environ.get(name) for name in environment}
+        os.environ.update(environment)
+
+
+def connect() -> Place:
+    """Use AWS if boto3 finds credentials, else start a rehearsal and lead boto3 to it.
+
+    The variables of a rehearsal are set in `os.environ`, until the returned object is closed. Called again, it
+    returns what it returned before.
+
+    Raises
+    ------
+    RuntimeError
+        If there are credentials, but no region, or AWS does not accept them.
+    """
+    place = _connected.get("place")
+    if place is not None and place.rehearsal is Rehearsal._running is not None:
+        return place
+    if os.environ.get("AWS_ACCESS_KEY_ID", "").startswith(KEY_PREFIX):  # of the process that started this one
+        return Place(REHEARSAL_LINE, is_rehearsal=True)
+    session = _aws_session()
+    if session is not None:
+        return Place(_describe_aws(session), is_rehearsal=False)
+    _connected["place"] = Place(REHEARSAL_LINE, is_rehearsal=True, rehearsal=Rehearsal())
+    return _connected["place"]
+
+
+_connected: dict[str, Place] = {}
+
+
+def _aws_session() -> Any:
+    """Return a session with credentials, or None.
+
+    botocore asks the metadata service, which machines of AWS have, last of all: once or twice, a second each.
+    """
+    import boto3
+
+    session = boto3.Session()
+    return session if session.get_credentials() else None
+
+
+def _describe_aws(session: Any) -> str:
+    import botocore.config
+    import botocore.exceptions
+
+    if session.region_name is None:
+        raise RuntimeError("boto3 found credentials but no region: set AWS_DEFAULT_REGION, for example to us-east-1")
+    config = botocore.config.Config(connect_timeout=5, read_timeout=10, retries={"total_max_attempts": 1})
+    try:
+        account = session.client("sts", config=config).get_caller_identity()["Account"]
+    except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
+        raise RuntimeError(
+            "boto3 found credentials, but AWS cannot be reached or does not accept them: renew them, or take them "
+            f"away to rehearse on this machine ({type(error).__name__}: {error})"
+        ) from error
+    return f"on AWS, account {account}, region {session.region_name}: jobs cost money"
+
+
+def _forget_earlier_state() -> None:
+    from moto.moto_api._internal.models import moto_api_backend
+
+    moto_api_backend.reset()
