@@ -29,6 +29,11 @@ MAY_KNOW = {
     "jobs.local": {"jobs"},
     "curves": {"datasets", "spaces"},
     "jobs.replay": {"jobs", "curves"},
+    "jobs.sagemaker": {"jobs", "datasets"},
+    "jobs.rehearsal": set(),
+    "jobs.azure": {"dialects", "jobs", "policies", "progress", "tuning"},
+    "crossval": {"jobs"},
+    "evolution": {"jobs", "resuming", "spaces", "tuning"},
     "tuning": {"jobs", "progress", "resuming"},
     "__main__": {"datasets"},
 }
