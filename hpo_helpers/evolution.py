@@ -52,16 +52,16 @@ def evolve(
 ) -> pd.DataFrame:
     """Search with one of inspyred's optimisers; each generation's configurations are trained in parallel.
 
-    A generation is one call of `tune`: trials report, are pruned if the study has a pruner, and carry the same
-    attributes as any other. Configurations that were enqueued before are trained along with the first one.
-    A configuration that the study has finished is not trained again: its trial answers. So the same call after
-    an interruption, with a new optimiser of the same seed, goes on where the study stood.
+    A generation is one call of `tune`: trials report, are pruned if the study has a pruner, and carry the
+    same attributes as any other. Configurations that were enqueued before are trained along with the first
+    one. A configuration that the study has finished is not trained again: its trial answers. So the same call
+    after an interruption, with a new optimiser of the same seed, goes on where the study stood.
 
     Parameters
     ----------
     study
-        Any study with one objective, minimised or maximised. Its sampler proposes nothing. (Optuna gives a study
-        a ``MedianPruner``, unless it is created with another: ``NopPruner()`` trains every trial to its end.)
+        Any study with one objective, minimised or maximised. Its sampler proposes nothing. (Optuna gives a
+        study a ``MedianPruner``, unless it is created with another: ``NopPruner()`` trains all to the end.)
     space
         A dict of Optuna distributions. What is the same for all trials belongs into the launcher's ``fixed``.
     launcher
@@ -78,20 +78,20 @@ def evolve(
     timeout
         End when the study's clock reads so many seconds. Give this, `generations` or both.
     cost
-        For multi-objective optimisers: a function of a finished trial, such as `trained_epochs`. Fitness is then
-        the pair of the study's value and this, which is always minimised.
+        For multi-objective optimisers: a function of a finished trial, such as `trained_epochs`. Fitness is
+        then the pair of the study's value and this, which is always minimised.
     max_failures
-        So many failed trials in a row, over generations, raise RuntimeError. A failed trial is otherwise worse
-        than all that did not fail, and the search goes on.
+        So many failed trials in a row, over generations, raise RuntimeError. A failed trial is otherwise
+        worse than all that did not fail, and the search goes on.
     settings
         Passed on to inspyred: ``num_elites=1``, ``neighborhood_size=5``, ``seeds=[encode(space, params)]``.
 
     Returns
     -------
     DataFrame
-        One row an evaluation: ``generation`` (from 1), ``trial``, ``value``, ``cost`` if it was asked for, and the
-        hyperparameters. ``trial`` repeats where a configuration did: its number of distinct values is that of
-        distinct configurations. A failed trial has NaN as value and cost.
+        One row an evaluation: ``generation`` (from 1), ``trial``, ``value``, ``cost`` if it was asked for, and
+        the hyperparameters. ``trial`` repeats where a configuration did: its number of distinct values is
+        that of distinct configurations. A failed trial has NaN as value and cost.
 
     Raises
     ------
@@ -124,7 +124,8 @@ def real_coded(optimiser: EvolutionaryComputation) -> EvolutionaryComputation:
     parents (Eshelman and Schaffer, 1993), and Gaussian steps of a tenth of the range in every gene. A swarm's
     neighbourhoods become rings, so that ``neighborhood_size`` counts. Other operators stay.
 
-    Small generations need ``num_elites=1`` of `evolve` besides: a genetic algorithm otherwise forgets its best.
+    A genetic algorithm with small generations also needs ``num_elites=1``, a setting of `evolve`: otherwise
+    it forgets its best.
     """
     from inspyred.ec import variators
     from inspyred.swarm import topologies
@@ -160,7 +161,9 @@ def _mutate(random, candidates, args):
 
 
 def encode(space: Space, params: Mapping[str, Any]) -> list[float]:
-    """Return the genes of a configuration: where each value lies in its range, a choice in the middle of its share.
+    """Return the genes of a configuration: where each value lies in its range.
+
+    A choice lies in the middle of its share.
 
     Raises
     ------
@@ -171,7 +174,7 @@ def encode(space: Space, params: Mapping[str, Any]) -> list[float]:
 
 
 def decode(space: Space, genes: Sequence[float]) -> dict[str, Any]:
-    """Return the configuration of some genes. Each choice of a categorical range has an equal share of [0, 1].
+    """Return the configuration of some genes. Each choice has an equal share of [0, 1].
 
     Raises
     ------
@@ -216,8 +219,11 @@ def pareto_front(study: optuna.Study, cost: Cost) -> pd.DataFrame:
     DataFrame
         ``trial``, ``value``, ``cost`` and the hyperparameters, cheapest first, which is worst first.
     """
-    trials = [trial for trial in study.get_trials(deepcopy=False) if _has_value(trial)]
-    rows = [{"trial": trial.number, "value": trial.value, "cost": cost(trial), **trial.params} for trial in trials]
+    rows = [
+        {"trial": trial.number, "value": trial.value, "cost": cost(trial), **trial.params}
+        for trial in study.get_trials(deepcopy=False)
+        if _has_value(trial)
+    ]
     table = pd.DataFrame(rows, columns=None if rows else ["trial", "value", "cost"])
     value = _sign(study) * table["value"].astype(float)
     table = table.assign(_value=value).sort_values(["cost", "_value", "trial"])
@@ -248,14 +254,16 @@ class _Run:
         """Return whether no further generation begins."""
         if self._cut_off or self._n_generations == self._generations:
             return True
-        return self._timeout is not None and resuming.last_time(self._study) >= self._timeout - CLOCK_TOLERANCE
+        if self._timeout is None:
+            return False
+        return resuming.last_time(self._study) >= self._timeout - CLOCK_TOLERANCE
 
     def evaluate(self, candidates, args) -> list:
         """Train a generation and return its fitnesses."""
         self._n_generations += 1
         configurations = [decode(self._space, genes) for genes in candidates]
         for params in configurations:
-            if self._trial_of(params) is None:  # Optuna's skip_if_exists takes numbers for equal that are close
+            if self._trial_of(params) is None:  # Optuna's skip_if_exists takes close numbers for equal
                 self._study.enqueue_trial(params)
         self._train(n_trials=len(self._trials()))
         self._check_failures()
@@ -296,7 +304,8 @@ class _Run:
 
 
 def _configuration(trial: FrozenTrial) -> dict[str, Any]:
-    return {**trial.system_attrs.get("fixed_params", {}), **trial.params}  # a queued trial has only the first ones
+    # A queued trial has no parameters of its own yet.
+    return {**trial.system_attrs.get("fixed_params", {}), **trial.params}
 
 
 def _has_value(trial: FrozenTrial) -> bool:

@@ -1,8 +1,7 @@
-"""inspyred's optimisers over a search space: genes, generations, failures, going on, and the traps of the defaults."""
+"""inspyred's optimisers over a search space: genes, generations, failures, going on, the traps of the defaults."""
 
 from __future__ import annotations
 
-import itertools
 import random
 
 import local_training
@@ -10,6 +9,8 @@ import numpy as np
 import optuna
 import pandas as pd
 import pytest
+from inspyred import ec, swarm
+from inspyred.ec import emo
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.pruners import NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import RandomSampler
@@ -30,10 +31,6 @@ from hpo_helpers.jobs.local import LocalLauncher
 from hpo_helpers.jobs.replay import ReplayLauncher
 from hpo_helpers.spaces import MNIST_CNN, MNIST_MLP
 from hpo_helpers.tuning import tune
-
-inspyred = pytest.importorskip("inspyred")
-from inspyred import ec, swarm  # noqa: E402
-from inspyred.ec import emo  # noqa: E402
 
 MIXED = {
     "rate": FloatDistribution(1e-4, 1.0, log=True),
@@ -80,25 +77,15 @@ def by_length(params):
         yield 1.0, params["learning_rate"] + 1 / epoch
 
 
-def search(optimiser, curve=bowl, space=PLANE, study=None, generations=10, population_size=3, epochs=1, **settings):
+def search(optimiser, curve=bowl, space=PLANE, study=None, **settings):
     study = new_study() if study is None else study
-    with VirtualLauncher(curve, population_size) as launcher:
-        table = evolve(
-            study,
-            space,
-            launcher,
-            optimiser,
-            epochs=epochs,
-            generations=generations,
-            population_size=population_size,
-            progress=False,
-            **settings,
-        )
-    return study, table
+    settings = {"generations": 10, "population_size": 3, "epochs": 1, "progress": False} | settings
+    with VirtualLauncher(curve, settings["population_size"]) as launcher:
+        return study, evolve(study, space, launcher, optimiser, **settings)
 
 
-def n_distinct(make, seed, **settings):
-    _, table = search(make(random.Random(seed)), by_length, MNIST_MLP, epochs=50, **settings)
+def n_distinct(optimiser, cost):
+    _, table = search(optimiser, by_length, MNIST_MLP, epochs=50, cost=cost)
     return len(table), table["trial"].nunique()
 
 
@@ -263,8 +250,8 @@ def test_a_failed_trial_is_worse_than_all_others_and_the_search_goes_on(name):
     with Failing() as launcher:
         study = new_study()
         cost = trained_seconds if name in MULTI else None
-        settings = {"generations": 12, "population_size": 3, "cost": cost, "max_failures": 30, "progress": False}
-        settings["seeds"] = [[0.2], [0.9], [0.45]]
+        settings = {"generations": 12, "population_size": 3, "seeds": [[0.2], [0.9], [0.45]], "cost": cost}
+        settings |= {"max_failures": 30, "progress": False}
         table = evolve(study, UNIT, launcher, optimiser, epochs=2, **settings)
     failed = [trial.number for trial in study.trials if trial.state == TrialState.FAIL]
     assert len(failed) > 0 and table["generation"].max() == 12
@@ -288,11 +275,10 @@ def test_a_search_moves_away_from_failures():
 
 
 def test_a_run_of_failures_ends_the_search():
+    study, optimiser = new_study(), real_coded(ec.GA(random.Random(0)))
+    settings = {"epochs": 2, "generations": 9, "population_size": 2, "progress": False}
     with Failing(limit=-1) as launcher, pytest.raises(RuntimeError, match="5 trials in a row.*is too much"):
-        optimiser = real_coded(ec.GA(random.Random(0)))
-        evolve(
-            study := new_study(), UNIT, launcher, optimiser, epochs=2, generations=9, population_size=2, progress=False
-        )
+        evolve(study, UNIT, launcher, optimiser, **settings)
     assert len(study.trials) in (5, 6)
 
 
@@ -399,8 +385,8 @@ def test_inspyreds_own_operators_hardly_move_real_genes():
     """Over ten seeds: 10 generations of 3. Bit flips only recombine what the first generation drew."""
     for make, n_evaluations in ((ec.GA, 21), (emo.PAES, 30)):
         cost = trained_epochs if make is emo.PAES else None
-        raw = [n_distinct(make, seed, cost=cost) for seed in range(10)]
-        ours = [n_distinct(lambda source, make=make: real_coded(make(source)), seed, cost=cost) for seed in range(10)]
+        raw = [n_distinct(make(random.Random(seed)), cost) for seed in range(10)]
+        ours = [n_distinct(real_coded(make(random.Random(seed))), cost) for seed in range(10)]
         assert {evaluated for evaluated, _ in raw} == {n_evaluations}
         assert {evaluated for evaluated, _ in ours} == {30}
         assert max(distinct for _, distinct in raw) <= 15 and min(distinct for _, distinct in ours) >= 25
@@ -430,8 +416,9 @@ def test_a_neighbourhood_counts_in_a_ring_and_not_in_a_star():
 
 def test_operators_that_a_user_chose_are_left_alone():
     optimiser = ec.GA(random.Random(0))
-    optimiser.variator = [ec.variators.laplace_crossover, ec.variators.nonuniform_mutation]
-    assert real_coded(optimiser).variator == [ec.variators.laplace_crossover, ec.variators.nonuniform_mutation]
+    chosen = [ec.variators.laplace_crossover, ec.variators.nonuniform_mutation]
+    optimiser.variator = list(chosen)
+    assert real_coded(optimiser).variator == chosen
 
 
 def test_paes_archive_loses_points_of_the_front():
@@ -443,5 +430,5 @@ def test_paes_archive_loses_points_of_the_front():
             optimiser, by_length, MNIST_MLP, epochs=50, cost=trained_epochs, max_archive_size=100
         )
         archive = {tuple(individual.fitness) for individual in optimiser.archive}
-        lost += archive != set(itertools.starmap(lambda v, c: (v, c), brute_force_front(table)))
+        lost += archive != brute_force_front(table)
     assert lost > 3
