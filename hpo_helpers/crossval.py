@@ -82,7 +82,7 @@ class FoldValues:
         return statistics.stdev(self.values) * math.sqrt(1 / k + 1 / (k - 1))
 
 
-def make_folds(labels: Sequence[Any], k: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+def make_folds(labels: Sequence[Any], k: int, seed: int) -> np.ndarray:
     """Cut examples into k folds at random, each class spread evenly over them.
 
     Make them once, and evaluate every configuration on the same ones: otherwise the luck of the cut is added to the
@@ -91,7 +91,7 @@ def make_folds(labels: Sequence[Any], k: int, seed: int) -> list[tuple[np.ndarra
     Parameters
     ----------
     labels
-        The class of each example.
+        The class of each example, of shape (n,).
     k
         The number of folds, 2 to 10.
     seed
@@ -99,9 +99,9 @@ def make_folds(labels: Sequence[Any], k: int, seed: int) -> list[tuple[np.ndarra
 
     Returns
     -------
-    list
-        For each fold the rows to train on and the rows to validate on, in rising order. Every example is in exactly
-        one of the k validation parts.
+    ndarray
+        Of shape (n,): for each example the number, from 0, of the one fold in which it validates. In all others
+        it trains.
 
     Raises
     ------
@@ -112,12 +112,14 @@ def make_folds(labels: Sequence[Any], k: int, seed: int) -> list[tuple[np.ndarra
     from sklearn.model_selection import StratifiedKFold
 
     _check_k(k)
-    classes, sizes = np.unique(np.asarray(labels), return_counts=True)
-    for name, size in zip(classes, sizes, strict=True):
+    for name, size in zip(*np.unique(labels, return_counts=True), strict=True):
         if size < k:
             raise ValueError(f"each class needs an example in each of the k={k} folds, got {size} of class {name}")
+    fold_of = np.empty(len(labels), dtype=np.int64)
     cut = StratifiedKFold(n_splits=int(k), shuffle=True, random_state=seed)
-    return list(cut.split(np.zeros(len(labels)), labels))
+    for fold, (_, validating) in enumerate(cut.split(fold_of, labels)):
+        fold_of[validating] = fold
+    return fold_of
 
 
 def cross_validate(
