@@ -29,7 +29,7 @@ def run_script(command: Sequence[str], metric: str, /, **parameters: Any) -> Ite
     try:
         for line in script.stdout:
             print(line, end="")  # into the job's output, whose end is shown when it fails
-            metrics = {name: _number(text) for name, text in PAIR.findall(line)}
+            metrics = parse_line(line)
             if metric in metrics:
                 yield metrics
         if script.wait() != 0:
@@ -38,6 +38,11 @@ def run_script(command: Sequence[str], metric: str, /, **parameters: Any) -> Ite
         script.kill()
         script.wait()
         script.stdout.close()
+
+
+def parse_line(line: str) -> dict[str, Any]:
+    """Return the ``name=value`` pairs of a printed line, numbers as numbers."""
+    return {name: _number(text) for name, text in PAIR.findall(line)}
 
 
 def _number(text: str) -> int | float | str:
