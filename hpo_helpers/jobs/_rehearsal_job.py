@@ -30,6 +30,7 @@ from hpo_helpers.jobs._rehearsal_script import (
     script_command,
     script_environment,
 )
+from hpo_helpers.jobs._rehearsal_tags import from_list
 
 MONITOR = Path(__file__).with_name("_rehearsal_monitor.py")
 CHECKPOINT_SECONDS = 1.0
@@ -86,7 +87,7 @@ class TrainingJob:
         when_ended: Callable[[TrainingJob], None],
     ) -> None:
         self.name: str = request["TrainingJobName"]
-        self.tags = {tag["Key"]: tag["Value"] for tag in request.get("Tags", [])}
+        self.tags = from_list(request.get("Tags", []))
         self._request = request
         self._folder = folder
         self._clients = clients
@@ -123,6 +124,10 @@ class TrainingJob:
             if self._log is not None:
                 record["FinalMetricDataList"] = self._log.final_metrics()
         return record
+
+    def values(self, metric: str) -> list[float]:
+        """Return what the script has printed of a metric, oldest first."""
+        return [] if self._log is None else self._log.values(metric)
 
     def start(self) -> None:
         """Begin."""

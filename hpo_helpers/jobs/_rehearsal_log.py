@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import math
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,7 +37,8 @@ class JobLog:
         self._metrics = [(metric["Name"], re.compile(metric["Regex"])) for metric in metric_definitions]
         self._rest = b""
         self._error_lines: list[str] = []
-        self._last: dict[str, dict[str, Any]] = {}
+        self._values: dict[str, list[float]] = {}
+        self._times: dict[str, datetime.datetime] = {}
         with contextlib.suppress(logs.exceptions.ResourceAlreadyExistsException):
             logs.create_log_group(logGroupName=GROUP)
         logs.create_log_stream(logGroupName=GROUP, logStreamName=stream)
@@ -55,7 +57,14 @@ class JobLog:
 
     def final_metrics(self) -> list[dict[str, Any]]:
         """Return the last value of each metric that was printed, as `FinalMetricDataList` has them."""
-        return list(self._last.values())
+        return [
+            {"MetricName": name, "Value": values[-1], "Timestamp": self._times[name]}
+            for name, values in list(self._values.items())
+        ]
+
+    def values(self, metric: str) -> list[float]:
+        """Return every value of a metric that was printed, oldest first."""
+        return list(self._values.get(metric, []))
 
     def error(self) -> str:
         """Return the lines that name an exception and those after them: the toolkit's ErrorMessage."""
@@ -79,8 +88,9 @@ class JobLog:
         for name, expression in self._metrics:
             found = expression.search(text)
             with contextlib.suppress(ValueError, IndexError, TypeError):  # no number, no group, an unused one
-                if found:
-                    self._last[name] = {"MetricName": name, "Value": float(found[1]), "Timestamp": time_read}
+                if found and math.isfinite(value := float(found[1])):
+                    self._times[name] = time_read
+                    self._values.setdefault(name, []).append(value)
 
 
 def _parts(text: str) -> Iterator[str]:

@@ -13,6 +13,7 @@ from hpo_helpers.jobs._rehearsal_model import ServiceError, check_request, refus
 
 Answer = Callable[[str, dict[str, Any]], dict[str, Any]]
 HOST = "127.0.0.1"
+NO_KEY = "the request carries no key of this rehearsal"
 POLL_SECONDS = 0.02  #: how soon a closing server notices
 JSON = "application/x-amz-json-1.1"
 
@@ -60,7 +61,7 @@ class _Front:
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         if not self._is_known(environ):
-            return _respond(start_response, 403, _error("AccessDeniedException", "not a key of this rehearsal"))
+            return _deny(start_response, "HTTP_X_AMZ_TARGET" in environ)
         service, _, operation = environ.get("HTTP_X_AMZ_TARGET", "").partition(".")
         if service != "SageMaker":
             return self._moto(environ, start_response)
@@ -87,10 +88,20 @@ class _Front:
         return to_json(self._answer(operation, request))
 
 
+def _deny(start_response: Callable[..., Any], in_json: bool) -> Iterable[bytes]:
+    if in_json:
+        return _respond(start_response, 403, _error("AccessDeniedException", NO_KEY))
+    body = f"<Error><Code>AccessDenied</Code><Message>{NO_KEY}</Message></Error>"  # S3 speaks XML
+    return _send(start_response, 403, body.encode(), "application/xml")
+
+
 def _respond(start_response: Callable[..., Any], status: int, content: Mapping[str, Any]) -> Iterable[bytes]:
-    body = json.dumps(content).encode()
+    return _send(start_response, status, json.dumps(content).encode(), JSON)
+
+
+def _send(start_response: Callable[..., Any], status: int, body: bytes, content_type: str) -> Iterable[bytes]:
     headers = [
-        ("Content-Type", JSON),
+        ("Content-Type", content_type),
         ("Content-Length", str(len(body))),
         ("x-amzn-RequestId", str(uuid.uuid4())),
     ]

@@ -83,10 +83,6 @@ class TrainingJobs:
         with self._lock:
             return list(self._jobs.values())
 
-    def by_arn(self, arn: str) -> TrainingJob:
-        """Return the job of an ARN."""
-        return self.find(arn.rpartition("/")[2])
-
     def find(self, name: str) -> TrainingJob:
         """Return the job of a name, or raise ServiceError."""
         with self._lock:

@@ -20,8 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from hpo_helpers.jobs._rehearsal_model import ServiceError, refusal
+from hpo_helpers.jobs._rehearsal_search import Search
 from hpo_helpers.jobs._rehearsal_server import Server
+from hpo_helpers.jobs._rehearsal_tags import Tags
 from hpo_helpers.jobs._rehearsal_training import TrainingJobs
+from hpo_helpers.jobs._rehearsal_tuning import TuningJobs
 
 REGION = "us-east-1"
 ACCOUNT = "123456789012"  #: moto's
@@ -120,7 +123,11 @@ class Rehearsal:
         if Rehearsal._running is not self:
             return
         atexit.unregister(self.close)
+        for job in self._tuning.all():
+            job.stop()
         self._training.close()
+        for job in self._tuning.all():
+            job.join()
         self._server.close()
         Rehearsal._running = None
         if self._own_folder:
@@ -135,16 +142,35 @@ class Rehearsal:
     def _begin(self) -> None:
         clients = {name: self._client(name) for name in ("s3", "logs")}
         _forget_earlier_state()
-        self._training = TrainingJobs(
-            self._folder / "jobs", f"arn:aws:sagemaker:{REGION}:{ACCOUNT}", clients, self
-        )
+        prefix = f"arn:aws:sagemaker:{REGION}:{ACCOUNT}"
+        self._training = TrainingJobs(self._folder / "jobs", prefix, clients, self)
+        self._tuning = TuningJobs(self._training, prefix)
+        tags = Tags(self._find)
         self._operations = {
             "CreateTrainingJob": self._training.create,
             "DescribeTrainingJob": self._training.describe,
             "StopTrainingJob": self._training.stop,
             "DeleteTrainingJob": self._training.delete,
             "ListTrainingJobs": self._training.list,
+            "Search": Search(self._training.all).search,
+            "AddTags": tags.add,
+            "ListTags": tags.list,
+            "DeleteTags": tags.delete,
+            "CreateHyperParameterTuningJob": self._tuning.create,
+            "DescribeHyperParameterTuningJob": self._tuning.describe,
+            "StopHyperParameterTuningJob": self._tuning.stop,
+            "DeleteHyperParameterTuningJob": self._tuning.delete,
+            "ListHyperParameterTuningJobs": self._tuning.list,
+            "ListTrainingJobsForHyperParameterTuningJob": self._tuning.list_training_jobs,
         }
+
+    def _find(self, arn: str) -> Any:
+        """Return the job of an ARN, which ends with its kind and its name."""
+        kind, _, name = arn.rpartition(":")[2].partition("/")
+        jobs = {"training-job": self._training, "hyper-parameter-tuning-job": self._tuning}.get(kind)
+        if jobs is None:
+            raise refusal(f"the resource {arn!r}")
+        return jobs.find(name)
 
     def _client(self, service: str) -> Any:
         """Return a client that nothing in this process's environment or the user's files can lead elsewhere."""
@@ -209,6 +235,7 @@ class Place:
             else:
                 os.environ[name] = text
         self._replaced.clear()
+        _forget_credentials()
 
     def __str__(self) -> str:
         return self._description
@@ -224,6 +251,7 @@ class Place:
     def _lead(self, environment: Mapping[str, str]) -> None:
         self._replaced = {name: os.environ.get(name) for name in environment}
         os.environ.update(environment)
+        _forget_credentials()
 
 
 def connect() -> Place:
@@ -278,6 +306,13 @@ def _describe_aws(session: Any) -> str:
             f"away to rehearse on this machine ({type(error).__name__}: {error})"
         ) from error
     return f"on AWS, account {account}, region {session.region_name}: jobs cost money"
+
+
+def _forget_credentials() -> None:
+    """Let ``boto3.client`` read the environment anew; its default session keeps what it has read."""
+    import boto3
+
+    boto3.setup_default_session()
 
 
 def _forget_earlier_state() -> None:
