@@ -1,0 +1,29 @@
+"""Run a training command and log what each of its lines says, so that a sweep sees it.
+
+    python log_metrics.py python train_mnist.py --epochs 27
+
+A line such as ``epoch=3 valid_error=0.0520`` becomes a value of the metric ``valid_error`` at step 3: one interval of
+an early-termination policy. The file needs MLflow, nothing else, and knows nothing of what is trained.
+"""
+
+import re
+import subprocess
+import sys
+
+PAIR = re.compile(r"(\w+)=([-+]?[\d.]+(?:e[-+]?\d+)?)(?!\S)")
+
+
+def main(command):
+    import mlflow
+
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as training:
+        for line in training.stdout:
+            print(line, end="", flush=True)
+            metrics = {name: float(text) for name, text in PAIR.findall(line)}
+            if "epoch" in metrics:
+                mlflow.log_metrics(metrics, step=int(metrics.pop("epoch")))
+    return training.returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,121 @@
+"""The metric curves of a sweep's trials, drawn as they come."""
+
+from __future__ import annotations
+
+import io
+import os
+import time
+from typing import Any
+
+import optuna
+from optuna.study import StudyDirection
+
+PAUSE = 0.5  #: seconds between two drawings: one takes about a tenth of a second
+
+
+class LivePicture:
+    """A picture in the notebook that is drawn anew while a sweep runs, and stays when it has ended.
+
+    While the sweep runs the picture is a widget; then a figure takes its place, which a notebook keeps. The widget
+    is left out where progress bars are: under ``TQDM_DISABLE``, and outside a notebook.
+
+    Parameters
+    ----------
+    study
+        The study that is drawn.
+    shown
+        Whether there is a picture at all.
+    """
+
+    def __init__(self, study: optuna.Study, shown: bool) -> None:
+        self._study = study
+        self._shown = shown
+        self._image: Any = None
+        self._drawn = time.monotonic()
+
+    def __enter__(self) -> LivePicture:
+        if self._shown and not os.environ.get("TQDM_DISABLE"):
+            self._image = _show_widget()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._image is not None:
+            self._image.close()
+        if self._shown and any(trial.intermediate_values for trial in self._study.get_trials(deepcopy=False)):
+            _show(plot_sweep(self._study))
+
+    def refresh(self) -> None:
+        """Draw the picture anew, unless it was drawn a moment ago."""
+        if self._image is None or time.monotonic() < self._drawn + PAUSE:
+            return
+        figure = plot_sweep(self._study)
+        self._image.value = _to_png(figure)
+        self._drawn = time.monotonic()
+
+
+def plot_sweep(study: optuna.Study) -> Any:
+    """Draw the metric of each trial of a sweep against its intervals, and return the figure.
+
+    The best trial is orange; a dot marks where a trial was ended early.
+    """
+    from matplotlib.figure import Figure  # not of pyplot, which would show it a second time
+
+    from hpo_helpers.plotting import BLUE, GREY, ORANGE
+
+    figure = Figure(figsize=(7.5, 4.2))
+    ax = figure.subplots()
+    best = _best(study)
+    for trial in study.get_trials(deepcopy=False):
+        intervals, values = list(trial.intermediate_values), list(trial.intermediate_values.values())
+        colour, width, order = (ORANGE, 3, 3) if trial.number == best else (BLUE, 1, 2)
+        ax.plot(intervals, values, color=colour, linewidth=width, zorder=order, alpha=0.7)
+        if values and trial.state == optuna.trial.TrialState.PRUNED:
+            ax.plot(intervals[-1], values[-1], "o", color=GREY, markersize=4, zorder=4)
+    for name, look in _LEGEND.items():
+        ax.plot([], [], color={"the best": ORANGE, "all others": BLUE, "canceled here": GREY}[name], label=name, **look)
+    ax.set(xlabel="intervals (epochs)", ylabel=study.user_attrs.get("primary_metric", "metric"))
+    ax.legend()
+    return figure
+
+
+_LEGEND = {
+    "the best": {"linewidth": 3},
+    "all others": {"linewidth": 1},
+    "canceled here": {"marker": "o", "linestyle": "", "markersize": 4},
+}
+
+
+def _best(study: optuna.Study) -> int | None:
+    """Return the number of the trial with the best value so far, of any interval."""
+    sign = 1 if study.direction == StudyDirection.MINIMIZE else -1
+    trials = study.get_trials(deepcopy=False)
+    values = [(sign * value, trial.number) for trial in trials for value in trial.intermediate_values.values()]
+    return min(values, default=(None, None))[1]
+
+
+def _show_widget() -> Any:
+    try:
+        from IPython import get_ipython
+        from IPython.display import display
+        from ipywidgets import Image
+    except ImportError:
+        return None
+    if not hasattr(get_ipython(), "kernel"):
+        return None
+    image = Image(format="png")
+    display(image)
+    return image
+
+
+def _show(figure: Any) -> None:
+    try:
+        from IPython.display import display
+    except ImportError:
+        return
+    display(figure)
+
+
+def _to_png(figure: Any) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=100)
+    return buffer.getvalue()
