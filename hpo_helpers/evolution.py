@@ -33,6 +33,9 @@ MUTATION_RATE = 1.0  # share of the genes that a mutation moves
 GAUSSIAN_STDEV = 0.1
 BLX_ALPHA = 0.5  # children lie up to half the parents' distance outside of it
 
+#: So many generations in a row without a new configuration end a search, since no time passes in them.
+IDLE_GENERATIONS = 100
+
 
 def evolve(
     study: optuna.Study,
@@ -76,7 +79,8 @@ def evolve(
     generations
         End after so many, the first one (drawn at random) included.
     timeout
-        End when the study's clock reads so many seconds. Give this, `generations` or both.
+        End when the study's clock reads so many seconds. Give this, `generations` or both. A hundred
+        generations in a row without a new configuration end the search too.
     cost
         For multi-objective optimisers: a function of a finished trial, such as `trained_epochs`. Fitness is
         then the pair of the study's value and this, which is always minimised.
@@ -108,9 +112,9 @@ def evolve(
     train = functools.partial(tune, study, space, launcher, epochs=epochs, progress=progress, **limits)
     run = _Run(study, space, train, cost, generations, timeout, max_failures)
     optimiser.terminator = run.is_over
-    # Every value is turned so that less is better, which is inspyred's maximize=False.
     if generations is not None:
         settings.setdefault("max_generations", generations)  # simulated annealing asks for it
+    # Fitnesses are turned so that less is better, whatever the study's direction.
     rules = {"pop_size": population_size, "maximize": False, "bounder": ec.Bounder(0, 1)}
     optimiser.evolve(run.draw, run.evaluate, **settings, **rules)
     return pd.DataFrame(run.rows)
@@ -136,7 +140,7 @@ def real_coded(optimiser: EvolutionaryComputation) -> EvolutionaryComputation:
         variators.gaussian_mutation: [_mutate],
         variators.default_variation: [_cross, _mutate],  # it varies nothing
     }
-    operators = optimiser.variator if isinstance(optimiser.variator, list) else [optimiser.variator]
+    operators = optimiser.variator if isinstance(optimiser.variator, Sequence) else [optimiser.variator]
     optimiser.variator = [new for old in operators for new in better.get(old, [old])]
     if hasattr(optimiser, "topology"):
         optimiser.topology = topologies.ring_topology
@@ -243,6 +247,7 @@ class _Run:
         self._timeout = timeout
         self._max_failures = max_failures
         self._n_generations = 0
+        self._last_new = 0  # the last generation with a configuration that the study did not know
         self._cut_off = False
         self.rows: list[dict[str, Any]] = []
 
@@ -253,6 +258,8 @@ class _Run:
     def is_over(self, population, num_generations, num_evaluations, args) -> bool:
         """Return whether no further generation begins."""
         if self._cut_off or self._n_generations == self._generations:
+            return True
+        if self._n_generations - self._last_new >= IDLE_GENERATIONS:
             return True
         if self._timeout is None:
             return False
@@ -265,6 +272,7 @@ class _Run:
         for params in configurations:
             if self._trial_of(params) is None:  # Optuna's skip_if_exists takes close numbers for equal
                 self._study.enqueue_trial(params)
+                self._last_new = self._n_generations
         self._train(n_trials=len(self._trials()))
         self._check_failures()
         return [self._fitness(self._trial_of(params)) for params in configurations]

@@ -291,6 +291,13 @@ def test_time_ends_it_and_what_runs_is_pruned():
     assert len(table) == len(study.trials)
 
 
+def test_a_search_that_proposes_nothing_new_ends():
+    """No time passes while known configurations answer, so that a timeout alone would never come."""
+    study, table = search(ec.GA(random.Random(0)), generations=None, timeout=1000)
+    assert max(trial.user_attrs["finished"] for trial in study.trials) < 20
+    assert table.groupby("trial")["generation"].min().max() == table["generation"].max() - 100
+
+
 def test_a_search_that_was_interrupted_goes_on_where_it_stood():
     def make():
         return real_coded(ec.GA(random.Random(7)))
