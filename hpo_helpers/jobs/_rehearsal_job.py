@@ -6,6 +6,7 @@ import datetime
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -69,7 +70,7 @@ class TrainingJob:
     clients
         ``"s3"`` and ``"logs"``, clients of the rehearsal itself.
     switches
-        The rehearsal: ``start_seconds`` and ``stop_seconds`` are read from it.
+        The rehearsal: ``start_seconds``, ``stop_seconds`` and ``keeps_folders`` are read from it.
     failure
         The FailureReason of a job that is to fail without running, or None.
     when_ended
@@ -159,6 +160,8 @@ class TrainingJob:
             ending = self._fail(_reason(error))
         except Exception as error:  # a job always ends, and says why
             ending = self._fail(f"InternalServerError: {type(error).__name__}: {error}")
+        if not self._switches.keeps_folders:
+            shutil.rmtree(self._folder, ignore_errors=True)
         with self._lock:
             if "TrainingStartTime" in self._record:
                 self._bill()
@@ -224,10 +227,8 @@ class TrainingJob:
         return checkpoints
 
     def _train(self) -> None:
-        stream = f"{self.name}/algo-1-{int(time.time())}"
-        self._log = JobLog(
-            self._clients["logs"], stream, self._request["AlgorithmSpecification"].get("MetricDefinitions", [])
-        )
+        definitions = self._request["AlgorithmSpecification"].get("MetricDefinitions", [])
+        self._log = JobLog(self._clients["logs"], self.name, definitions)
         command = self._start_script()
         if command is None:
             return

@@ -25,15 +25,14 @@ class JobLog:
     ----------
     logs
         A client of CloudWatch Logs.
-    stream
-        The log stream, which is made at once.
+    name
+        The job's name. Its log stream, ``name/algo-1-`` and a time in seconds, is made at once.
     metric_definitions
         Name and Regex of each metric, as in the request. The first group of the expression is the value.
     """
 
-    def __init__(self, logs: Any, stream: str, metric_definitions: Sequence[Mapping[str, str]]) -> None:
+    def __init__(self, logs: Any, name: str, metric_definitions: Sequence[Mapping[str, str]]) -> None:
         self._logs = logs
-        self._stream = stream
         self._metrics = [(metric["Name"], re.compile(metric["Regex"])) for metric in metric_definitions]
         self._rest = b""
         self._error_lines: list[str] = []
@@ -41,7 +40,7 @@ class JobLog:
         self._times: dict[str, datetime.datetime] = {}
         with contextlib.suppress(logs.exceptions.ResourceAlreadyExistsException):
             logs.create_log_group(logGroupName=GROUP)
-        logs.create_log_stream(logGroupName=GROUP, logStreamName=stream)
+        self._stream = self._create_stream(name, int(time.time()))
 
     def write(self, output: bytes) -> None:
         """Take in what was read from the script; a line counts once it is whole, or very long."""
@@ -69,6 +68,14 @@ class JobLog:
     def error(self) -> str:
         """Return the lines that name an exception and those after them: the toolkit's ErrorMessage."""
         return "\n".join(self._error_lines)
+
+    def _create_stream(self, name: str, second: int) -> str:
+        stream = f"{name}/algo-1-{second}"
+        try:
+            self._logs.create_log_stream(logGroupName=GROUP, logStreamName=stream)
+        except self._logs.exceptions.ResourceAlreadyExistsException:  # of a deleted job of the same name
+            return self._create_stream(name, second + 1)
+        return stream
 
     def _take(self, lines: Sequence[bytes]) -> None:
         texts = [line.decode("utf-8", "replace").rstrip("\r") for line in lines]

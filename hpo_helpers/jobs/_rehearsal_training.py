@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -147,6 +148,7 @@ class TrainingJobs:
             )
         with self._lock:
             del self._jobs[job.name]
+        shutil.rmtree(self._folder / job.name, ignore_errors=True)
         return {}
 
     def list(self, request: Mapping[str, Any]) -> dict[str, Any]:

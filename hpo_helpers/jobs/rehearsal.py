@@ -39,8 +39,8 @@ class Rehearsal:
     Parameters
     ----------
     folder
-        Where each job gets a folder, in which its script runs. Without one, a temporary folder is made, and
-        removed at the end.
+        Where each job gets a folder, ``jobs/NAME``, in which its script runs and which is kept. Without one, it
+        is a temporary folder, removed when the job has ended.
 
     Attributes
     ----------
@@ -56,6 +56,8 @@ class Rehearsal:
         How long a script that is asked to stop may take before it is killed: 120, as on AWS.
     max_running_jobs
         ``CreateTrainingJob`` beyond so many running jobs answers ``ResourceLimitExceeded``; None: no limit.
+    keeps_folders
+        Whether what a job leaves on this machine is kept.
     calls
         Time (as `time.monotonic` counts) and name of each operation of SageMaker that was called.
 
@@ -85,7 +87,7 @@ class Rehearsal:
         self._throttled_calls = 0
         self._throttled_every: int | None = None
         self._lock = threading.Lock()
-        self._own_folder = folder is None
+        self.keeps_folders = folder is not None
         self._folder = Path(tempfile.mkdtemp(prefix="rehearsal-") if folder is None else folder).resolve()
         self._key = KEY_PREFIX + secrets.token_hex(16).upper()
         self._secret = secrets.token_hex(20)
@@ -130,7 +132,7 @@ class Rehearsal:
             job.join()
         self._server.close()
         Rehearsal._running = None
-        if self._own_folder:
+        if not self.keeps_folders:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def __enter__(self) -> Rehearsal:

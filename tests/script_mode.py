@@ -1,0 +1,159 @@
+"""What a script finds in script mode: cases, and how they came out with Amazon's own toolkit.
+
+``script_mode.json`` holds the arguments and the environment that `sagemaker-training` 5.1.4 gave the probe below.
+To record it anew, with no Docker and no account::
+
+    python -m venv toolkit && toolkit/bin/pip install sagemaker-training==5.1.4
+    python tests/script_mode.py toolkit/bin/train
+
+The configuration files and the variables that the platform sets are written here as AWS documents them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+RECORDING = Path(__file__).with_suffix(".json")
+JOB_NAME = "probe-1"
+INSTANCE_TYPE = "ml.m5.large"
+REGION = "us-east-1"
+ARN = f"arn:aws:sagemaker:{REGION}:123456789012:training-job/{JOB_NAME}"
+CODE_URI = "s3://bucket/code/sourcedir.tar.gz"
+
+PROBE = """
+import json, os, sys
+found = {"arguments": sys.argv, "command": sys.orig_argv[1:], "folder": os.getcwd(), "environment": dict(os.environ)}
+with open(os.path.join(os.environ["SM_MODEL_DIR"], "probe.json"), "w") as file:
+    json.dump(found, file)
+"""
+SHELL_PROBE = """#!/bin/sh
+for argument in "$0" "$@"; do printf '%s\\0' "$argument"; done > "$SM_MODEL_DIR/probe.txt"
+"""
+FILES = {"probe.py": PROBE, "bin/probe.py": PROBE, "probe.sh": SHELL_PROBE}
+
+AWKWARD = {
+    "a": "single letter",
+    "batch-size": 64,
+    "empty": "",
+    "falsehood": False,
+    "learning_rate": 1e-05,
+    "list": [1, "two", {"three": 3}],
+    "map": {"y": 1, "x": "a b"},
+    "nothing": None,
+    "quotes": "it's \"quoted\" `id` $(touch bad) ; & | > bad * ? ~ \\",
+    "ünïcode": "héllo 🙂",
+    "up": "../../etc/passwd",
+    "path": "/opt/ml/checkpoints",
+    "with space": "a  b",
+    "dash": "--epochs",
+    "large": 12345678901234567890,
+}
+
+
+def _hyperparameters(program, values):
+    own = {"sagemaker_program": program, "sagemaker_submit_directory": CODE_URI}
+    return {name: json.dumps(value) for name, value in {**own, **values}.items()}
+
+
+#: Name -> hyperparameters, channels with their content types, and variables of the request.
+CASES = {
+    "plain": (_hyperparameters("probe.py", {"epochs": 3}), {"training": None}, {}),
+    "awkward": (_hyperparameters("probe.py", AWKWARD), {}, {"MINE": "it's mine", "SM_MODEL_DIR": "/elsewhere"}),
+    "shell": (_hyperparameters("probe.sh", AWKWARD), {}, {}),
+    "settings": (
+        {
+            **_hyperparameters("bin/probe.py", {"sagemaker_region": "eu-west-1", "sagemaker_job_name": "of-the-sdk"}),
+            "sagemaker_container_log_level": "10",
+            "sagemaker_parameter": "[1]",
+            "_tuning_objective_metric": "valid_error",
+            "no_json": "1e",
+        },
+        {"train": "text/csv", "valid.1": None},
+        {"NUMBER": "1"},
+    ),
+}
+PLATFORM = {
+    "AWS_DEFAULT_REGION": REGION,
+    "AWS_REGION": REGION,
+    "TRAINING_JOB_ARN": ARN,
+    "TRAINING_JOB_NAME": JOB_NAME,
+}
+
+
+def read_probe(model, base):
+    """Return what a probe has left in the folder of the model, as the container's folder would have it."""
+    text, shell = model / "probe.json", model / "probe.txt"
+    if shell.exists():
+        return {"arguments": shell.read_text(encoding="utf-8").replace(str(base), "/opt/ml").split("\0")[:-1]}
+    found = json.loads(text.read_text(encoding="utf-8").replace(str(base), "/opt/ml"))
+    found["environment"] = {name: _same_anywhere(name, value) for name, value in found["environment"].items()}
+    return found
+
+
+def _same_anywhere(name, value):
+    """Return a variable without what this machine adds to it."""
+    if name == "PYTHONPATH":
+        return value.split(":")[0]
+    if name in ("SM_NUM_CPUS", "SM_NUM_GPUS"):
+        return "0"
+    return re.sub(r'"num_(cpus|gpus)":\d+', r'"num_\1":0', value)
+
+
+def lay_out(base, hyperparameters, channels):
+    """Write what SageMaker lays into ``/opt/ml`` before it starts a container, the code unpacked."""
+    group = {"instance_group_name": "homogeneousCluster", "instance_type": INSTANCE_TYPE, "hosts": ["algo-1"]}
+    resource = {
+        "current_host": "algo-1",
+        "current_instance_type": INSTANCE_TYPE,
+        "current_group_name": "homogeneousCluster",
+        "hosts": ["algo-1"],
+        "instance_groups": [group],
+        "network_interface_name": "eth0",
+    }
+    common = {
+        "TrainingInputMode": "File",
+        "S3DistributionType": "FullyReplicated",
+        "RecordWrapperType": "None",
+    }
+    inputs = {
+        name: {**common, **({"ContentType": content_type} if content_type else {})}
+        for name, content_type in channels.items()
+    }
+    contents = {"hyperparameters": hyperparameters, "resourceconfig": resource, "inputdataconfig": inputs}
+    files = {f"input/config/{name}.json": json.dumps(content) for name, content in contents.items()}
+    files |= {f"code/{name}": text for name, text in FILES.items()}
+    (base / "model").mkdir(parents=True)
+    for name, text in files.items():
+        (base / name).parent.mkdir(parents=True, exist_ok=True)
+        (base / name).write_text(text, encoding="utf-8")
+
+
+def record_case(train, base, case):
+    """Run the toolkit's command for one case and return what the probe found."""
+    hyperparameters, channels, environment = CASES[case]
+    lay_out(base, hyperparameters, channels)
+    # In this mode alone does it not wait until "algo-1" can be resolved; it changes nothing else.
+    ours = {"SAGEMAKER_BASE_DIR": str(base), "SM_STUDIO_LOCAL_MODE": "true"}
+    given = {"PATH": os.defpath, "LC_ALL": "C.UTF-8", **PLATFORM, **environment, **ours}
+    subprocess.run([train], env=given, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    found = read_probe(base / "model", base)
+    for name in (*ours, "PATH", "LC_ALL"):
+        found.get("environment", {}).pop(name, None)
+    return found
+
+
+def main(train):
+    """Record every case."""
+    with tempfile.TemporaryDirectory() as folder:
+        recorded = {case: record_case(train, Path(folder).resolve() / case, case) for case in CASES}
+    RECORDING.write_text(json.dumps(recorded, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
