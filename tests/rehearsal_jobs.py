@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import io
 import json
 import tarfile
@@ -11,28 +12,45 @@ from types import SimpleNamespace
 import boto3
 import botocore.session
 from botocore.config import Config
+from botocore.loaders import Loader
 
 BUCKET = "bucket"
 IMAGE = "763104351884.dkr.ecr.us-east-1.amazonaws.com/mxnet-training:1.9.0-cpu-py38"
 LOG_GROUP = "/aws/sagemaker/TrainingJobs"
-FAST = Config(retries={"total_max_attempts": 1})
+ONE_ATTEMPT = Config(retries={"total_max_attempts": 1})
+LOADER = Loader(include_default_search_paths=True)  # it reads each service's model once
 
 
-def clients_of(rehearsal, config=FAST):
-    """Return boto3's clients as the rehearsal's environment leads to them, and its bucket."""
-    environment = rehearsal.environment
+def clients_of(rehearsal):
+    """Return boto3's clients of a rehearsal, and make a bucket."""
+    services = {name: client_of(rehearsal, name) for name in ("s3", "logs", "sagemaker")}
+    services["s3"].create_bucket(Bucket=BUCKET)
+    return SimpleNamespace(rehearsal=rehearsal, **services)
+
+
+def client_of(rehearsal, service, config=ONE_ATTEMPT, **keys):
+    """Return one client, as the rehearsal's environment would make boto3 return it."""
+    environment = {**rehearsal.environment, **keys}
+    botocore_session = botocore.session.Session()
+    botocore_session.register_component("data_loader", LOADER)
     session = boto3.Session(
         environment["AWS_ACCESS_KEY_ID"],
         environment["AWS_SECRET_ACCESS_KEY"],
         region_name=environment["AWS_DEFAULT_REGION"],
-        botocore_session=botocore.session.Session(),
+        botocore_session=botocore_session,
     )
-    services = {
-        name: session.client(name, endpoint_url=environment["AWS_ENDPOINT_URL"], config=config)
-        for name in ("s3", "logs", "sagemaker", "sts")
-    }
-    services["s3"].create_bucket(Bucket=BUCKET)
-    return SimpleNamespace(rehearsal=rehearsal, **services)
+    return session.client(service, endpoint_url=environment["AWS_ENDPOINT_URL"], config=config)
+
+
+def post(rehearsal, operation, request):
+    """Send a request as it is, which boto3 would refuse to send; return the answer's code and message."""
+    port = int(rehearsal.url.rpartition(":")[2])
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    headers = {"X-Amz-Target": f"SageMaker.{operation}", "Authorization": rehearsal.environment["AWS_ACCESS_KEY_ID"]}
+    connection.request("POST", "/", json.dumps(request), headers)
+    answer = json.loads(connection.getresponse().read())
+    connection.close()
+    return answer.get("__type"), answer.get("message")
 
 
 def archive_of(files):

@@ -35,7 +35,28 @@ with open(os.path.join(os.environ["SM_MODEL_DIR"], "probe.json"), "w") as file:
 SHELL_PROBE = """#!/bin/sh
 for argument in "$0" "$@"; do printf '%s\\0' "$argument"; done > "$SM_MODEL_DIR/probe.txt"
 """
-FILES = {"probe.py": PROBE, "bin/probe.py": PROBE, "probe.sh": SHELL_PROBE}
+FAILING = """
+import sys
+
+def divide(a, b):
+    return a / b
+
+print("before")
+print("a warning", file=sys.stderr)
+divide(1, 0)
+"""
+#: Amazon's images call the toolkit like this. By itself it would leave ErrorMessage empty.
+RUN_FAILING = """
+from sagemaker_training import entry_point, environment, errors
+found = environment.Environment()
+try:
+    entry_point.run(
+        found.module_dir, found.user_entry_point, found.to_cmd_args(), found.to_env_vars(), capture_error=True
+    )
+except errors.ExecuteUserScriptError as error:
+    open(found.model_dir + "/failure.txt", "w").write(str(error))
+"""
+FILES = {"failing.py": FAILING, "probe.py": PROBE, "bin/probe.py": PROBE, "probe.sh": SHELL_PROBE}
 
 AWKWARD = {
     "a": "single letter",
@@ -134,24 +155,39 @@ def lay_out(base, hyperparameters, channels):
         (base / name).write_text(text, encoding="utf-8")
 
 
+def run_toolkit(command, base, environment):
+    """Run a command of the toolkit and return the names of the variables that are ours."""
+    # In this mode alone does it not wait until "algo-1" can be resolved; it changes nothing else.
+    ours = {"SAGEMAKER_BASE_DIR": str(base), "SM_STUDIO_LOCAL_MODE": "true", "PATH": os.defpath, "LC_ALL": "C.UTF-8"}
+    given = {**ours, **PLATFORM, **environment}
+    subprocess.run(command, env=given, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return list(ours)
+
+
 def record_case(train, base, case):
     """Run the toolkit's command for one case and return what the probe found."""
     hyperparameters, channels, environment = CASES[case]
     lay_out(base, hyperparameters, channels)
-    # In this mode alone does it not wait until "algo-1" can be resolved; it changes nothing else.
-    ours = {"SAGEMAKER_BASE_DIR": str(base), "SM_STUDIO_LOCAL_MODE": "true"}
-    given = {"PATH": os.defpath, "LC_ALL": "C.UTF-8", **PLATFORM, **environment, **ours}
-    subprocess.run([train], env=given, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    ours = run_toolkit([train], base, environment)
     found = read_probe(base / "model", base)
-    for name in (*ours, "PATH", "LC_ALL"):
+    for name in ours:
         found.get("environment", {}).pop(name, None)
     return found
+
+
+def record_failure(python, base):
+    """Return what the toolkit says of a script that fails."""
+    lay_out(base, _hyperparameters("failing.py", {"epochs": 3}), {})
+    run_toolkit([python, "-c", RUN_FAILING], base, {})
+    return (base / "model" / "failure.txt").read_text().replace(str(base), "/opt/ml").replace(python, "PYTHON")
 
 
 def main(train):
     """Record every case."""
     with tempfile.TemporaryDirectory() as folder:
-        recorded = {case: record_case(train, Path(folder).resolve() / case, case) for case in CASES}
+        base = Path(folder).resolve()
+        recorded = {case: record_case(train, base / case, case) for case in CASES}
+        recorded["failure"] = record_failure(str(Path(train).absolute().with_name("python")), base / "failure")
     RECORDING.write_text(json.dumps(recorded, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 
 import pytest
 import script_mode
@@ -74,9 +75,16 @@ def test_a_script_finds_what_the_toolkit_gave_it(clients, case):
 
 
 def test_the_recording_holds_every_case_and_no_path_of_the_machine_it_was_made_on():
-    assert RECORDED.keys() == script_mode.CASES.keys()
+    assert RECORDED.keys() == {*script_mode.CASES, "failure"}
     text = script_mode.RECORDING.read_text(encoding="utf-8")
     assert '"/tmp' not in text and ":/tmp" not in text and "/home" not in text and "/root" not in text
+
+
+def test_a_failing_script_is_quoted_as_the_toolkit_quotes_it(clients):
+    record = run_job(clients, "failure", script_mode.FILES | {"train.py": script_mode.FAILING}, parameters={"epochs": "3"})
+    lines = RECORDED["failure"].replace("PYTHON", sys.executable).replace("failing.py", "train.py").splitlines()
+    found = record["FailureReason"].replace(str(clients.rehearsal._folder / "jobs" / "failure"), "/opt/ml").splitlines()
+    assert found == [f"AlgorithmError: {lines[0]}", *lines[1:-1], f"{lines[-1]}, exit code: 1"]
 
 
 def test_the_number_of_processors_is_this_machines(clients):

@@ -13,7 +13,7 @@ from typing import Any
 GROUP = "/aws/sagemaker/TrainingJobs"
 LONGEST_EVENT = 60_000  #: characters of one event; the service's limit is 256 KiB
 MOST_EVENTS = 1000
-#: A line of a traceback that names its exception, which is where the toolkit begins to quote what went wrong.
+#: A line that names an exception, which is where the toolkit begins to quote what went wrong.
 ERROR = re.compile(r"\b(?:[A-Z]\w*(?:Error|Exception)|SystemExit|KeyboardInterrupt)\b")
 MOST_ERROR_LINES = 20
 
@@ -66,8 +66,8 @@ class JobLog:
         return list(self._values.get(metric, []))
 
     def error(self) -> str:
-        """Return the lines that name an exception and those after them: the toolkit's ErrorMessage."""
-        return "\n".join(self._error_lines)
+        """Return the first line that names an exception and those after it, each once: the toolkit's ErrorMessage."""
+        return "\n ".join(dict.fromkeys(line.strip(" :") for line in self._error_lines)).strip()
 
     def _create_stream(self, name: str, second: int) -> str:
         stream = f"{name}/algo-1-{second}"

@@ -86,6 +86,7 @@ class Rehearsal:
         self.role = ROLE
         self._throttled_calls = 0
         self._throttled_every: int | None = None
+        self._calls_since = 0
         self._lock = threading.Lock()
         self.keeps_folders = folder is not None
         self._folder = Path(tempfile.mkdtemp(prefix="rehearsal-") if folder is None else folder).resolve()
@@ -115,6 +116,7 @@ class Rehearsal:
         with self._lock:
             self._throttled_calls = calls
             self._throttled_every = every
+            self._calls_since = 0
 
     def fail_next(self, reason: str = "InternalServerError: We encountered an internal error.") -> None:
         """Let the next training job fail with this FailureReason, before its script starts."""
@@ -196,10 +198,9 @@ class Rehearsal:
     def _count(self, operation: str) -> None:
         with self._lock:
             self.calls.append((time.monotonic(), operation))
-            throttled = self._throttled_calls > 0
-            self._throttled_calls -= throttled
-            every = self._throttled_every
-            throttled = throttled or every is not None and len(self.calls) % every == 0
+            self._calls_since += 1
+            turn = self._calls_since - self._throttled_calls
+            throttled = turn <= 0 or self._throttled_every is not None and turn % self._throttled_every == 0
         if throttled:
             raise ServiceError("ThrottlingException", "Rate exceeded")
 
