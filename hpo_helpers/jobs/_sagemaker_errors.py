@@ -45,14 +45,16 @@ ACTIONS = {
 #: What AWS says of a job that cannot be, as a pattern, and what helps.
 ADVICE = {
     r"iam:PassRole": "grant yourself iam:PassRole on that role, as notebooks/sagemaker_policy.json does",
-    r"(?i)assume (the )?role|role.*(not|n't) exist|roleArn": (
+    r"(?i)assume (the )?role|role.*not exist|roleArn": (
         "set role= to the ARN of an execution role that exists and that sagemaker.amazonaws.com may assume"
     ),
-    r"(?i)\becr\b|\bimage|repository|registry": (
+    r"(?i)\becr\b|repository|registry|trainingImage|pull.*image|image.*pull": (
         "set image_uri= to an image of ECR in the same region that the execution role may pull"
     ),
     r"(?i)instance.?type": "set instance_type= to one that SageMaker has in this region",
-    r"(?i)\bs3\b|bucket": "grant the execution role s3:GetObject, s3:PutObject and s3:ListBucket on the bucket",
+    r"(?i)(s3|bucket).*(denied|403|not authorized)|(denied|403|not authorized).*(s3|bucket)": (
+        "grant the execution role s3:GetObject, s3:PutObject and s3:ListBucket on the bucket"
+    ),
 }
 
 NO_QUOTA = re.compile(r"\bis 0 Instances")
@@ -64,17 +66,18 @@ class SageMakerError(RuntimeError):
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Turn what boto3 raises in the block into a `SageMakerError`; a failing network is left as it is."""
-    from botocore.exceptions import ClientError, HTTPClientError, BotoCoreError
+    """Turn what AWS refuses in the block into a `SageMakerError`; other exceptions are left as they are."""
+    from botocore import exceptions as boto
 
+    credentials = boto.NoCredentialsError, boto.PartialCredentialsError, boto.CredentialRetrievalError
+    tokens = boto.TokenRetrievalError, boto.SSOError, boto.ProfileNotFound
     try:
         yield
-    except ClientError as error:
+    except boto.ClientError as error:
         raise SageMakerError(explain(error)) from error
-    except HTTPClientError:
-        raise
-    except BotoCoreError as error:
-        raise SageMakerError(explain_credentials(error)) from error
+    except (*credentials, *tokens) as error:
+        advice = "run `aws configure` or `aws sso login`"
+        raise SageMakerError(f"boto3 finds no credentials that it can use: {advice} ({error})") from error
 
 
 def code_of(error: Exception) -> str:
@@ -94,10 +97,12 @@ def was_retried(error: Exception) -> bool:
 
 def is_passing(error: Exception) -> bool:
     """Whether it may help to try again later: too many calls, a fault of the service, or no network."""
-    from botocore.exceptions import HTTPClientError
+    from botocore.exceptions import ConnectionError, HTTPClientError
 
+    if isinstance(error, (ConnectionError, HTTPClientError)):
+        return True
     status = getattr(error, "response", {}).get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    return isinstance(error, HTTPClientError) or code_of(error) in THROTTLED or status == 429 or status >= 500
+    return code_of(error) in THROTTLED or status == 429 or status >= 500
 
 
 def explain(error: Exception) -> str:
@@ -122,10 +127,6 @@ def with_advice(said: str) -> str:
     return said
 
 
-def explain_credentials(error: Exception) -> str:
-    """Say what boto3 misses before it can make a call."""
-    if "region" in str(error).lower():
-        return "boto3 knows no region: set AWS_DEFAULT_REGION, for instance to eu-west-1, or run `aws configure`"
-    if "endpoint" in str(error).lower():
-        return str(error)
-    return f"boto3 finds no credentials it can use: run `aws configure` or `aws sso login` ({error})"
+def explain_failure(reason: str) -> str:
+    """Return why a job failed, and what helps where it was not the script's own failure."""
+    return reason if reason.startswith("AlgorithmError") else with_advice(reason)

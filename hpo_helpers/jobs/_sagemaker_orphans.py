@@ -31,7 +31,8 @@ def stop_orphans(sagemaker: Any, name: str) -> list[str]:
     """Stop the owner's jobs of that name whose process has ended, or ran on another machine; return their names."""
     with explained():
         orphans = [job for job in _running_jobs(sagemaker, name) if _is_orphan(_tags(sagemaker, job), name)]
-        return [job["TrainingJobName"] for job in orphans if stop_job(sagemaker, job["TrainingJobName"])]
+        names = sorted(job["TrainingJobName"] for job in orphans)
+        return [name for name in names if stop_job(sagemaker, name)]
 
 
 def stop_job(sagemaker: Any, job_name: str) -> bool:

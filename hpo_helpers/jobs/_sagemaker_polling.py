@@ -15,7 +15,7 @@ from hpo_helpers.jobs._sagemaker_pace import Pace
 # Seconds between two calls. SageMaker throttles an account that lists or describes more than a few times a second;
 # CloudWatch Logs allows 25 reads a second.
 STATUS_SECONDS = 0.55, 5.0
-LOG_SECONDS = 0.2
+LOG_SECONDS = 0.1
 LOG_SECONDS_OF_A_JOB = 0.4, 5.0
 
 PATIENCE = 600.0  # seconds without an answer after which a lost network is an error
@@ -43,8 +43,8 @@ class Polled(Protocol):
 class Polling:
     """One poll for all jobs of a launcher.
 
-    A page of ``list_training_jobs`` tells how 100 jobs stand; ``describe_training_job`` is asked once of each that
-    has ended. Logs have no such list: the jobs take turns.
+    A page of ``list_training_jobs`` tells how 100 jobs stand; ``describe_training_job`` is asked of those that did
+    not end well. Logs have no such list: the jobs take turns.
 
     Parameters
     ----------
@@ -138,17 +138,20 @@ class Polling:
     def _note(self, summaries: Iterable[dict[str, Any]]) -> None:
         for summary in summaries:
             name, status = summary["TrainingJobName"], summary.get("SecondaryStatus", summary["TrainingJobStatus"])
-            if name not in self._unlisted:
-                continue
-            self._unlisted.remove(name)
-            if summary["TrainingJobStatus"] in ENDED:
-                self._to_describe.append(name)
+            job = self._jobs.get(name)
+            if name in self._unlisted and job is not None and job.secondary_status != status:
+                job.secondary_status = status
+                job.reader.look_again()  # it was started, perhaps for the second time
+                job.log_pace.hurry()
                 self._status_pace.hurry()
-            elif name in self._jobs and self._jobs[name].secondary_status != status:
-                self._jobs[name].secondary_status = status
-                self._jobs[name].reader.look_again()  # it was started, perhaps for the second time
-                self._jobs[name].log_pace.hurry()
-                self._status_pace.hurry()
+                self._note_end(job, summary)
+            self._unlisted.discard(name)
+
+    def _note_end(self, job: Polled, summary: dict[str, Any]) -> None:
+        if summary["TrainingJobStatus"] == "Completed":
+            job.end(summary)
+        elif summary["TrainingJobStatus"] in ENDED:
+            self._to_describe.append(job.name)  # which tells why
 
     def _describe(self, name: str) -> None:
         job = self._jobs.get(name)
@@ -175,6 +178,5 @@ class Polling:
             job.log_pace.hurry()
         if not job.reader.at_end and (job.is_over or not lines):
             job.log_pace.go_on()
-        if lines and job.has_said_all and not job.is_over:  # its end is near: ask about it first
-            self._to_describe.append(job.name)
+        if lines and job.has_said_all:  # its end is near
             self._status_pace.hurry()

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+COLUMNS = {"name", "seconds", "billable_seconds", "status"}  #: a hyperparameter of such a name is left out
+
+
 def jobs_from_logs(name: str, metric: str = "valid_error") -> pd.DataFrame:
     """Return a table of training jobs, the metric being the last one that each has printed.
 
@@ -73,7 +76,7 @@ def _table(jobs: Iterable[tuple[dict[str, Any], float]], metric: str) -> pd.Data
     rows = [
         {
             "name": job["TrainingJobName"],
-            **_hyperparameters(job),
+            **{name: value for name, value in _hyperparameters(job).items() if name not in COLUMNS},
             metric: _single(value),
             "seconds": job.get("TrainingTimeInSeconds"),
             "billable_seconds": job.get("BillableTimeInSeconds"),
@@ -93,7 +96,7 @@ def _single(value: float) -> float:
 
 def _hyperparameters(job: dict[str, Any]) -> dict[str, Any]:
     """Return what the script was given, less what the container was."""
-    given = job.get("HyperParameters", {}).items()
+    given = sorted(job.get("HyperParameters", {}).items())
     return {name: _decode(text) for name, text in given if not name.startswith(("sagemaker_", "_tuning_"))}
 
 

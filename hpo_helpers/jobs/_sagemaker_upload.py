@@ -11,7 +11,7 @@ import tarfile
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO
 
 from hpo_helpers.jobs._sagemaker_clients import Clients
 from hpo_helpers.jobs._sagemaker_errors import NOT_FOUND, SageMakerError, code_of, explained
@@ -57,10 +57,7 @@ def upload_code(clients: Clients, bucket: str, prefix: str, script: Path, depend
     archive = _archive(names)
     key = f"{prefix}/code/{_digest(archive)}/sourcedir.tar.gz"
     with explained():
-        if not _has(clients, bucket, key):
-            clients.s3.put_object(
-                Bucket=bucket, Key=key, Body=archive, ExpectedBucketOwner=clients.account
-            )
+        _put_once(clients, bucket, key, io.BytesIO(archive))
     return f"s3://{bucket}/{key}"
 
 
@@ -74,9 +71,8 @@ def upload_folder(clients: Clients, bucket: str, prefix: str, folder: Path) -> s
     place = f"{prefix}/data/{_digest(content.encode())}"
     with explained():
         for name, path in files.items():
-            if not _has(clients, bucket, f"{place}/{name}"):
-                owner = {"ExpectedBucketOwner": clients.account}
-                clients.s3.upload_file(str(path), bucket, f"{place}/{name}", ExtraArgs=owner)
+            with open(path, "rb") as file:
+                _put_once(clients, bucket, f"{place}/{name}", file)
     return f"s3://{bucket}/{place}/"
 
 
@@ -113,14 +109,14 @@ def _files(folder: Path) -> dict[str, Path]:
     return found
 
 
-def _has(clients: Clients, bucket: str, key: str) -> bool:
+def _put_once(clients: Clients, bucket: str, key: str, content: IO[bytes]) -> None:
+    place = {"Bucket": bucket, "Key": key, "ExpectedBucketOwner": clients.account}
     try:
-        clients.s3.head_object(Bucket=bucket, Key=key, ExpectedBucketOwner=clients.account)
+        clients.s3.head_object(**place)
     except clients.s3.exceptions.ClientError as error:
-        if code_of(error) in NOT_FOUND:
-            return False
-        raise
-    return True
+        if code_of(error) not in NOT_FOUND:
+            raise
+        clients.s3.put_object(**place, Body=content)
 
 
 def _digest(content: bytes) -> str:

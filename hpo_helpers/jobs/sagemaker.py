@@ -25,10 +25,10 @@ from hpo_helpers.jobs._sagemaker_errors import (
     NO_QUOTA,
     SageMakerError,
     code_of,
+    explain_failure,
     explained,
     message_of,
     was_retried,
-    with_advice,
 )
 from hpo_helpers.jobs._sagemaker_logs import Line, LogReader
 from hpo_helpers.jobs._sagemaker_orphans import stop_job, stop_orphans, tags_of_this_process
@@ -394,7 +394,7 @@ class SageMakerJob:
         self.epochs = epochs
         self.error: str | None = None
         self.name = f"{launcher.run}-{id:03d}"  #: SageMaker's name of it
-        self.description: dict[str, Any] = {}  #: what ``describe_training_job`` said at its end
+        self.description: dict[str, Any] = {}  #: what SageMaker said of its end
         self.secondary_status = ""  #: SageMaker's, such as ``"Downloading"``
         self.reader = LogReader(launcher._clients.polled_logs, self.name)
         self.log_pace = Pace(*LOG_SECONDS_OF_A_JOB)
@@ -484,8 +484,9 @@ class SageMakerJob:
             self._reports.append(report)
 
     def _has_all_lines(self) -> bool:
-        never_ran = "TrainingStartTime" not in self.description
-        if self._silent or never_ran or self.has_said_all:
+        status = self.description["TrainingJobStatus"]
+        never_ran = status != "Completed" and "TrainingStartTime" not in self.description
+        if self._silent or self._failure is not None or never_ran or self.has_said_all:
             return True
         return self.reader.at_end and time.monotonic() > self._over_at + LATE_SECONDS
 
@@ -496,7 +497,7 @@ class SageMakerJob:
         if self._failure is not None:
             return JobStatus.FAILED, self._failure
         if status == "Failed":
-            return JobStatus.FAILED, with_advice(self.description.get("FailureReason", "SageMaker gave no reason"))
+            return JobStatus.FAILED, explain_failure(self.description.get("FailureReason", "SageMaker gave no reason"))
         if secondary == "MaxRuntimeExceeded":
             return JobStatus.FAILED, f"it was not done after max_run={self._launcher._max_run} s"
         if secondary == "MaxWaitTimeExceeded":
@@ -543,7 +544,7 @@ def _stop_all(sagemaker: Any, names: set[str], pid: int) -> None:
 
 def _say_stopped(orphans: Sequence[str]) -> None:
     if orphans:
-        print(f"stopped {len(orphans)} jobs that an earlier run left")
+        print(f"stopped what an earlier run left: {', '.join(orphans)}")
 
 
 def _code_files(script: Any, dependencies: Sequence[Any]) -> list[Path]:
