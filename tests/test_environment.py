@@ -116,7 +116,7 @@ def test_recordings_are_installed_where_the_package_looks_for_them() -> None:
 
 
 def test_what_the_package_imports_is_what_it_asks_for() -> None:
-    ours = {path.stem for path in (ROOT / "hpo_helpers").glob("*.py")} | {"hpo_helpers"}
+    ours = {path.stem for path in (ROOT / "hpo_helpers").rglob("*.py")} | {"hpo_helpers"}
     imported = {
         name
         for path in (ROOT / "hpo_helpers").rglob("*.py")
@@ -129,7 +129,9 @@ def test_what_the_package_imports_is_what_it_asks_for() -> None:
         for extra in ("mxnet", "evolution", "aws", "azure")
         for requirement in extras[extra]
     }
-    assert imported - names <= in_extras
+    # The first two come with boto3 and flask; a notebook has the next two; the last runs on Azure alone.
+    others = {"botocore", "werkzeug", "IPython", "ipywidgets", "mlflow"}
+    assert imported - names - in_extras <= others
     # Optuna imports cmaes, a command starts the dashboard, and lessons import scikit-learn.
     assert names - imported <= {"cmaes", "optuna_dashboard", "sklearn"}
 
@@ -146,7 +148,7 @@ def test_a_lesson_imports_what_its_setup_cell_installs(path: Path) -> None:
 
 def imported_as(name: str) -> str:
     """Return the first name under which a distribution is imported."""
-    return {"scikit-learn": "sklearn", "azure-ai-ml": "azure"}.get(name, name).replace("-", "_")
+    return {"scikit-learn": "sklearn", "azure-ai-ml": "azure", "pyyaml": "yaml"}.get(name, name).replace("-", "_")
 
 
 def imported_names(path: Path) -> set[str]:

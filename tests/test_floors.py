@@ -24,6 +24,7 @@ MAY_KNOW = {
     "comparing": {"jobs", "progress", "tuning"},
     "policies": set(),
     "resuming": set(),
+    "replay_mnist": {"curves", "spaces", "train_mnist"},
     "train_mnist": {"mxnet_compat", "datasets"},
     "jobs": set(),
     "jobs.local": {"jobs"},
@@ -31,8 +32,9 @@ MAY_KNOW = {
     "jobs.replay": {"jobs", "curves"},
     "jobs.sagemaker": {"jobs", "datasets"},
     "jobs.rehearsal": set(),
-    "jobs.azure": {"dialects", "jobs", "policies", "progress", "tuning"},
+    "jobs.azure": {"datasets", "dialects", "jobs", "plotting", "policies", "tuning"},
     "crossval": {"jobs"},
+    "dashboard": {"journal"},
     "evolution": {"jobs", "resuming", "spaces", "tuning"},
     "tuning": {"jobs", "progress", "resuming"},
     "__main__": {"datasets"},
@@ -51,6 +53,8 @@ def module_of(path):
 
 def whose(part):
     """Return the module of `jobs` whose private part this is."""
+    if part in ("_process", "_script"):
+        return "jobs"  # what launchers share
     owner = part.removeprefix("_").partition("_")[0]
     return f"jobs.{owner}" if owner in ("sagemaker", "rehearsal", "azure") else "jobs.local"
 
