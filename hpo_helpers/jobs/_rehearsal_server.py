@@ -91,8 +91,8 @@ class _Front:
 def _deny(start_response: Callable[..., Any], in_json: bool) -> Iterable[bytes]:
     if in_json:
         return _respond(start_response, 403, _error("AccessDeniedException", NO_KEY))
-    body = f"<Error><Code>AccessDenied</Code><Message>{NO_KEY}</Message></Error>"  # S3 speaks XML
-    return _send(start_response, 403, body.encode(), "application/xml")
+    error = f"<Error><Code>AccessDenied</Code><Message>{NO_KEY}</Message></Error>"  # S3, STS and IAM speak XML
+    return _send(start_response, 403, f"<ErrorResponse>{error}</ErrorResponse>".encode(), "application/xml")
 
 
 def _respond(start_response: Callable[..., Any], status: int, content: Mapping[str, Any]) -> Iterable[bytes]:

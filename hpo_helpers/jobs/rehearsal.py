@@ -144,7 +144,7 @@ class Rehearsal:
         self.close()
 
     def _begin(self) -> None:
-        clients = {name: self._client(name) for name in ("s3", "logs")}
+        clients = self._clients("s3", "logs")
         _forget_earlier_state()
         prefix = f"arn:aws:sagemaker:{REGION}:{ACCOUNT}"
         self._training = TrainingJobs(self._folder / "jobs", prefix, clients, self)
@@ -176,18 +176,17 @@ class Rehearsal:
             raise refusal(f"the resource {arn!r}")
         return jobs.find(name)
 
-    def _client(self, service: str) -> Any:
-        """Return a client that nothing in this process's environment or the user's files can lead elsewhere."""
+    def _clients(self, *services: str) -> dict[str, Any]:
+        """Return clients that nothing in this process's environment or the user's files can lead elsewhere."""
         import boto3
         import botocore.config
         import botocore.session
 
         nowhere = {name: (None, None, os.devnull, None) for name in ("config_file", "credentials_file")}
-        session = botocore.session.Session(session_vars={**nowhere, "profile": (None, None, None, None)})
+        inner = botocore.session.Session(session_vars={**nowhere, "profile": (None, None, None, None)})
+        session = boto3.Session(self._key, self._secret, region_name=REGION, botocore_session=inner)
         config = botocore.config.Config(proxies={}, max_pool_connections=50, retries={"total_max_attempts": 1})
-        return boto3.Session(
-            aws_access_key_id=self._key, aws_secret_access_key=self._secret, botocore_session=session
-        ).client(service, endpoint_url=self.url, region_name=REGION, config=config)
+        return {name: session.client(name, endpoint_url=self.url, config=config) for name in services}
 
     def _answer(self, operation: str, request: Mapping[str, Any]) -> dict[str, Any]:
         self._count(operation)
@@ -305,8 +304,8 @@ def _describe_aws(session: Any) -> str:
         account = session.client("sts", config=config).get_caller_identity()["Account"]
     except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
         raise RuntimeError(
-            "boto3 found credentials, but AWS cannot be reached or does not accept them: renew them, or take them "
-            f"away to rehearse on this machine ({type(error).__name__}: {error})"
+            "boto3 found credentials, but AWS cannot be reached or does not accept them: renew them, or remove "
+            f"them to rehearse on this machine ({type(error).__name__}: {error})"
         ) from error
     return f"on AWS, account {account}, region {session.region_name}: jobs cost money"
 

@@ -1,0 +1,140 @@
+"""Which of the two a notebook is on, AWS or a rehearsal, and what `connect` leaves behind."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+
+import boto3
+import botocore.exceptions
+import pytest
+
+from hpo_helpers.jobs.rehearsal import Rehearsal, connect
+
+VARIABLES = (
+    "AWS_ENDPOINT_URL",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_PROFILE",
+    "AWS_DEFAULT_REGION",
+    "AWS_REGION",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "NO_PROXY",
+    "no_proxy",
+)
+
+
+@pytest.fixture(autouse=True)
+def no_credentials(monkeypatch, tmp_path):
+    """A reader without an account, on a machine that is not one of AWS."""
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    boto3.setup_default_session()
+    yield
+    boto3.setup_default_session()
+
+
+def as_aws(rehearsal, monkeypatch, **others):
+    """Set variables as a reader with an account has them; what answers as AWS is a rehearsal."""
+    key = "AKIA" + rehearsal.environment["AWS_ACCESS_KEY_ID"]
+    variables = {**rehearsal.environment, "AWS_ACCESS_KEY_ID": key, **others}
+    for name, text in variables.items():
+        monkeypatch.setenv(name, text) if text else monkeypatch.delenv(name, raising=False)
+    return [key, variables["AWS_SECRET_ACCESS_KEY"]]
+
+
+def test_without_credentials_it_is_a_rehearsal_and_plain_boto3_leads_there():
+    before = dict(os.environ)
+    with pytest.raises(botocore.exceptions.NoRegionError):
+        boto3.client("sagemaker")
+    with connect() as place:
+        assert str(place) == repr(place) == "rehearsal on this machine: nothing is billed"
+        assert place.is_rehearsal and place.role == place.rehearsal.role
+        assert boto3.client("sagemaker").list_training_jobs()["TrainingJobSummaries"] == []
+        assert boto3.client("sts").get_caller_identity()["Account"] in place.role
+        assert place.rehearsal.calls[-1][1] == "ListTrainingJobs"
+    assert dict(os.environ) == before
+    with pytest.raises(botocore.exceptions.NoRegionError):
+        boto3.client("sagemaker")
+
+
+def test_called_again_it_is_the_same_place_and_after_its_end_a_new_one():
+    first = connect()
+    assert connect() is first
+    boto3.client("s3").create_bucket(Bucket="kept")
+    first.close()
+    first.close()
+    second = connect()
+    assert second is not first and boto3.client("s3").list_buckets()["Buckets"] == []
+    second.close()
+
+
+def test_what_the_variables_held_is_put_back(monkeypatch):
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
+    monkeypatch.setenv("NO_PROXY", "example.org")
+    with connect():
+        assert os.environ["AWS_DEFAULT_REGION"] == "us-east-1"
+        assert os.environ["NO_PROXY"] == "example.org,127.0.0.1"
+    assert (os.environ["AWS_DEFAULT_REGION"], os.environ["NO_PROXY"]) == ("eu-central-1", "example.org")
+
+
+def test_a_proxy_is_not_asked_for_what_this_machine_serves(monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    with connect():
+        assert boto3.client("s3").list_buckets()["Buckets"] == []
+
+
+def test_a_process_that_inherits_the_variables_is_on_the_same_rehearsal(monkeypatch):
+    with Rehearsal() as rehearsal:
+        for name, text in rehearsal.environment.items():
+            monkeypatch.setenv(name, text)
+        place = connect()
+        assert (place.is_rehearsal, place.rehearsal) == (True, None)
+        place.close()
+        boto3.client("sagemaker").list_training_jobs()
+
+
+def test_with_credentials_it_is_aws_and_says_which_account_and_that_it_costs(monkeypatch, capfd):
+    with Rehearsal() as rehearsal:
+        secrets = as_aws(rehearsal, monkeypatch, AWS_DEFAULT_REGION="eu-west-1")
+        place = connect()
+        assert str(place) == "on AWS, account 123456789012, region eu-west-1: jobs cost money"
+        assert (place.is_rehearsal, place.rehearsal, place.role) == (False, None, None)
+        print(place)
+        output = "".join(capfd.readouterr()) + repr(vars(place))
+        assert not any(secret in output for secret in secrets)
+        place.close()
+        assert os.environ["AWS_ACCESS_KEY_ID"] == secrets[0]
+
+
+def test_credentials_that_are_not_accepted_are_no_reason_to_rehearse_in_silence(monkeypatch):
+    with Rehearsal() as rehearsal:
+        as_aws(rehearsal, monkeypatch, AWS_ACCESS_KEY_ID="AKIAEXPIRED")
+        with pytest.raises(RuntimeError, match="does not accept them.*AccessDenied") as caught:
+            connect()
+        assert rehearsal.environment["AWS_SECRET_ACCESS_KEY"] not in str(caught.value)
+
+
+def test_credentials_without_a_region_are_asked_for_one(monkeypatch):
+    with Rehearsal() as rehearsal:
+        as_aws(rehearsal, monkeypatch, AWS_DEFAULT_REGION="")
+        with pytest.raises(RuntimeError, match="set AWS_DEFAULT_REGION"):
+            connect()
+
+
+def test_a_network_that_swallows_every_packet_delays_the_answer_by_seconds_at_most(monkeypatch):
+    """As where no metadata service is: what is asked there is never answered."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        monkeypatch.delenv("AWS_EC2_METADATA_DISABLED")
+        monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", f"http://127.0.0.1:{port}")
+        start = time.monotonic()
+        with connect() as place:
+            assert place.is_rehearsal and time.monotonic() - start < 6
