@@ -46,6 +46,22 @@ RANGES: dict[str, dict[str, dict[str, tuple[float, float]]]] = {
             r"Best validation error: ([\d.]+)%": (5, 15),
         },
     },
+    "11_sagemaker_jobs": {
+        "random-result": {r"Best of the 6 jobs: .*, validation error ([\d.]+)%": (4, 30)},
+        "cost-result": {
+            r"(\d+) of the \d+ jobs of the study were stopped": (1, 40),
+            r"of the (\d+) jobs of the study were stopped": (2, 40),
+            r"Validation error of its incumbent: ([\d.]+)%": (0.5, 70),
+            r"Billed: (\d+) seconds": (20, 600),
+        },
+    },
+    "11_sagemaker_jobs_solutions": {
+        "grid-result": {r"validation error ([\d.]+)%": (2, 30)},
+        "linear-result": {
+            r"8 trials took (\d+) epochs": (8, 72),
+            r"Best validation error: ([\d.]+)%": (4, 20),
+        },
+    },
 }
 
 #: Correlation of two pictures, shrunk, below which they are not the same. Two plots of one kind with other

@@ -1,0 +1,32 @@
+"""Print a recorded learning curve as `train_mnist` prints a real one, and take as long: where MXNet is missing.
+
+It is the script of a SageMaker job in a rehearsal. The job's hyperparameters come as JSON in ``SM_HPS``, as script
+mode gives them; ``epochs`` says where to stop, and what the CNN's recording does not vary is left aside.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+
+from hpo_helpers.curves import RecordedCurves
+from hpo_helpers.spaces import MNIST_CNN
+from hpo_helpers.train_mnist import LINE
+
+
+def main() -> None:
+    """Print one line an epoch, each after the seconds that the epoch took when it was recorded."""
+    hyperparameters = json.loads(os.environ["SM_HPS"])
+    try:
+        curve = RecordedCurves()({name: hyperparameters[name] for name in MNIST_CNN})
+    except (KeyError, ValueError) as error:
+        sys.exit(f"replay_mnist: error: {error}")
+    for metrics in curve[: int(hyperparameters.get("epochs", len(curve)))]:
+        time.sleep(metrics["seconds"])
+        print(LINE.format(**metrics), flush=True)
+
+
+if __name__ == "__main__":
+    main()
