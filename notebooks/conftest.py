@@ -51,7 +51,8 @@ RANGES: dict[str, dict[str, dict[str, tuple[float, float]]]] = {
         "cost-result": {
             r"(\d+) of the \d+ jobs of the study were stopped": (1, 40),
             r"of the (\d+) jobs of the study were stopped": (2, 40),
-            r"Validation error of its incumbent: ([\d.]+)%": (0.5, 70),
+            r"study ([\d.]+)%": (0.5, 70),
+            r"(?:random search|tuning job) ([\d.]+)%": (3, 40),
             r"Billed: (\d+) seconds": (20, 600),
         },
     },
@@ -60,6 +61,13 @@ RANGES: dict[str, dict[str, dict[str, tuple[float, float]]]] = {
         "linear-result": {
             r"8 trials took (\d+) epochs": (8, 72),
             r"Best validation error: ([\d.]+)%": (4, 20),
+        },
+    },
+    "12_azure_sweeps": {
+        "azure-live": {
+            r"(\d+) child runs": (2, 8),
+            r"(\d+) canceled": (0, 7),
+            r"Best validation error: ([\d.]+)%": (1, 30),
         },
     },
 }
@@ -72,7 +80,7 @@ LIKENESS = 0.95
 #: Lessons in which a model proposes, in the replay. NumPy 2 rounds the last digit of a logarithm otherwise than NumPy
 #: 1.26, under which the outputs were made; from there on the model goes another way, and other numbers are expected.
 #: No error, no warning and no figure of a live cell out of its range is.
-FOLLOWS_A_MODEL = ("04", "05", "06")
+FOLLOWS_A_MODEL = ("04", "05", "06", "12")
 
 #: What nbval says of a cell that ran without an error and printed something else.
 OUTPUTS_DIFFER = "Cell outputs differ"
