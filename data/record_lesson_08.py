@@ -1,0 +1,194 @@
+"""Record what lesson 08 says over 20 repetitions: ways to tune a classifier by few images, and what each is worth.
+
+    python data/record_lesson_08.py          # about 5 minutes on two cores
+
+Each repetition draws 200 images of threes and fives anew; the other 800 serve to test. Everything else that is random
+(the cut into folds, the sampler) takes the repetition's number as its seed.
+"""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pandas as pd
+from joblib import Parallel, delayed
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.pruners import BasePruner, NopPruner, WilcoxonPruner
+from optuna.samplers import TPESampler
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+
+from hpo_helpers.crossval import FoldValues, make_folds
+from hpo_helpers.datasets import load_mnist
+
+PATH = Path(__file__).resolve().parent / "lesson_08_repetitions.csv.gz"
+
+SPACE = {
+    "regularization_type": CategoricalDistribution(["l1", "l2"]),
+    "regularization_amount": FloatDistribution(1e-8, 1, log=True),
+}
+REPETITIONS = range(20)
+N_IMAGES = 200
+N_SUGGESTIONS = 20
+
+Data = tuple[np.ndarray, np.ndarray]  #: images and whether each shows a five
+
+
+def threes_and_fives() -> Data:
+    """Return all 1,000 images, of shape (1000, 784), and whether each shows a five."""
+    images, labels = (np.concatenate(parts) for parts in zip(*load_mnist(), strict=True))
+    rows = np.isin(labels, (3, 5))
+    return images[rows].reshape(-1, 784), (labels[rows] == 5).astype(int)
+
+
+def draw(seed: int) -> tuple[Data, Data]:
+    """Return 200 images at random, as many of each digit, and the other 800."""
+    images, is_five = threes_and_fives()
+    random = np.random.RandomState(seed)
+    few = np.concatenate([random.permutation(np.flatnonzero(is_five == five))[: N_IMAGES // 2] for five in (0, 1)])
+    others = np.setdiff1d(np.arange(len(is_five)), few)
+    return (images[few], is_five[few]), (images[others], is_five[others])
+
+
+def fit(images: np.ndarray, is_five: np.ndarray, params: dict[str, Any]) -> LogisticRegression:
+    """Fit a logistic regression. The amount is per image: the same whether 160 or 200 images are fitted."""
+    model = LogisticRegression(
+        C=1 / (params["regularization_amount"] * len(is_five)),
+        l1_ratio=float(params["regularization_type"] == "l1"),
+        solver="liblinear",
+        max_iter=1000,
+        random_state=0,
+    )
+    return model.fit(images, is_five)
+
+
+def auc(model: LogisticRegression, data: Data) -> float:
+    """Return the share of pairs of a three and a five that the model orders rightly."""
+    # Rounded, as configurations often tie, and the last digit would decide between them.
+    return round(float(roc_auc_score(data[1], model.decision_function(data[0]))), 6)
+
+
+def evaluate(data: Data, fold_of: np.ndarray, params: dict[str, Any]) -> Iterator[float]:
+    """Yield the AUC of each fold."""
+    for fold in range(fold_of.max() + 1):
+        part, back = split(data, fold_of, fold)
+        yield auc(fit(*part, params), back)
+
+
+def split(data: Data, fold_of: np.ndarray, fold: int) -> tuple[Data, Data]:
+    """Return what a fold trains on, and what it holds back."""
+    back = fold_of == fold
+    return (data[0][~back], data[1][~back]), (data[0][back], data[1][back])
+
+
+def tune(
+    data: Data,
+    fold_of: np.ndarray,
+    seed: int,
+    n_trials: int = N_SUGGESTIONS,
+    n_folds: int | None = None,
+    pruner: BasePruner | None = None,
+) -> optuna.Study:
+    """Suggest, evaluate the folds, observe.
+
+    With `n_folds`, only the first ones are evaluated. A trial that is pruned is told the mean of the folds it had.
+    """
+    study = optuna.create_study(
+        study_name=f"lesson-08-{seed}",
+        direction="maximize",
+        sampler=TPESampler(seed=seed),
+        pruner=pruner or NopPruner(),
+    )
+    for _ in range(n_trials):
+        trial = study.ask(SPACE)
+        values = []
+        for fold, value in enumerate(itertools.islice(evaluate(data, fold_of, trial.params), n_folds)):
+            values.append(value)
+            trial.report(value, fold)
+            if trial.should_prune():
+                break
+        study.tell(trial, statistics.fmean(values))
+    return study
+
+
+def values_of(trial: optuna.trial.FrozenTrial) -> FoldValues:
+    """Return what a trial's folds gave."""
+    return FoldValues(tuple(trial.intermediate_values.values()))
+
+
+def nested(data: Data, seed: int) -> FoldValues:
+    """Tune anew in each of 5 folds, by that fold's training part alone, and evaluate on its validation part."""
+    values, fold_of = [], make_folds(data[1], 5, seed)
+    for fold in range(5):
+        part, back = split(data, fold_of, fold)
+        study = tune(part, make_folds(part[1], 5, seed), seed)
+        values.append(auc(fit(*part, study.best_params), back))
+    return FoldValues(tuple(values))
+
+
+def simplest_within_one_standard_error(data: Data, study: optuna.Study) -> optuna.trial.FrozenTrial:
+    """Return, of the trials less than a corrected standard error below the best, the one with fewest weights."""
+    least = study.best_value - values_of(study.best_trial).corrected_standard_error
+    good = [trial for trial in study.trials if trial.value >= least]
+    return min(good, key=lambda trial: (n_weights(fit(*data, trial.params)), -trial.value))
+
+
+def n_weights(model: LogisticRegression) -> int:
+    """Return the number of weights that are not 0, of 784."""
+    return int(np.count_nonzero(model.coef_))
+
+
+def repeat(seed: int) -> pd.DataFrame:
+    """Return one repetition: one row for each way to tune."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # of the pruner
+    data, untouched = draw(seed)
+    five, ten = (make_folds(data[1], k, seed) for k in (5, 10))
+    studies = {
+        "5 folds": tune(data, five, seed),
+        "hold-out": tune(data, five, seed, n_trials=5 * N_SUGGESTIONS, n_folds=1),
+        "5 folds, pruned": tune(data, five, seed, pruner=WilcoxonPruner()),
+        "10 folds": tune(data, ten, seed),
+        "10 folds, pruned": tune(data, ten, seed, pruner=WilcoxonPruner()),
+    }
+    chosen = {way: (study.best_trial.params, values_of(study.best_trial)) for way, study in studies.items()}
+    simplest = simplest_within_one_standard_error(data, studies["5 folds"])
+    default = {"regularization_type": "l2", "regularization_amount": 1 / N_IMAGES}  # scikit-learn's C=1
+    chosen["one standard error"] = simplest.params, values_of(simplest)
+    chosen["nested"] = studies["5 folds"].best_params, nested(data, seed)
+    chosen["not tuned"] = default, FoldValues(tuple(evaluate(data, five, default)))
+    n_fits = {way: sum(len(trial.intermediate_values) for trial in study.trials) for way, study in studies.items()}
+    n_fits |= {"one standard error": n_fits["5 folds"], "nested": 5 * n_fits["5 folds"] + 5, "not tuned": 0}
+    return pd.DataFrame([
+        {"repetition": seed, "way": way, "fits": n_fits[way], **params, **judge(data, untouched, params, values)}
+        for way, (params, values) in chosen.items()
+    ])
+
+
+def judge(data: Data, untouched: Data, params: dict[str, Any], values: FoldValues) -> dict[str, float]:
+    """Return what the folds say of a configuration, and the AUC on untouched images after a fit on all the data."""
+    model = fit(*data, params)
+    several = len(values.values) > 1
+    return {
+        "estimate": values.mean,
+        "standard_error": values.standard_error if several else np.nan,
+        "corrected_standard_error": values.corrected_standard_error if several else np.nan,
+        "test_auc": auc(model, untouched),
+        "weights": n_weights(model),
+    }
+
+
+def main() -> None:
+    table = pd.concat(Parallel(n_jobs=2)(delayed(repeat)(seed) for seed in REPETITIONS), ignore_index=True)
+    table.round(6).to_csv(PATH, index=False, compression={"method": "gzip", "mtime": 0})
+
+
+if __name__ == "__main__":
+    main()
