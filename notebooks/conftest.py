@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 import re
 from collections.abc import Iterator, Sequence
+from unittest import mock
 
 import matplotlib.font_manager  # noqa: F401  (builds the font cache, else the first lesson to plot may warn of it)
 import numpy as np
@@ -18,6 +20,7 @@ import pytest
 from nbformat import NotebookNode
 from nbval.plugin import IPyNbCell, NbCellError
 from PIL import Image
+from surroundings import leave_clouds
 
 #: Where the printed figures of live cells must lie, ends included: the notebook's name -> the ignored cell's
 #: id -> a pattern with one group -> the range of all that it finds. Every ignored cell needs a pattern.
@@ -52,7 +55,7 @@ RANGES: dict[str, dict[str, dict[str, tuple[float, float]]]] = {
             r"(\d+) of the \d+ jobs of the study were stopped": (1, 40),
             r"of the (\d+) jobs of the study were stopped": (2, 40),
             r"study ([\d.]+)%": (0.5, 70),
-            r"(?:random search|tuning job) ([\d.]+)%": (3, 40),
+            r"(?:random search|tuning job) ([\d.]+)%": (3, 60),
             r"Billed: (\d+) seconds": (20, 600),
         },
     },
@@ -88,12 +91,9 @@ OUTPUTS_DIFFER = "Cell outputs differ"
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
-    """Start kernels, which the setup of a notebook's first cell does, without progress bars.
-
-    A bar that vanishes at its end leaves marks in recorded outputs.
-    """
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("TQDM_DISABLE", "1")
+    """Start kernels, which the setup of a notebook's first cell does, as `make run` starts them."""
+    with mock.patch.dict(os.environ, TQDM_DISABLE="1"):
+        leave_clouds(os.environ)
         yield
 
 

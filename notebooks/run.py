@@ -31,6 +31,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbconvert import HTMLExporter
 from nbformat import NotebookNode
+from surroundings import leave_clouds
 from traitlets import default
 
 NOTEBOOKS = Path(__file__).resolve().parent
@@ -282,6 +283,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 if __name__ == "__main__":
     # A bar that vanishes at its end leaves marks in recorded outputs.
     os.environ["TQDM_DISABLE"] = "1"
+    leave_clouds(os.environ)
     try:
         sys.exit(main())
     except (KeyboardInterrupt, asyncio.CancelledError):  # the latter between two cells

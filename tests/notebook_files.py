@@ -20,6 +20,7 @@ def load(path: Path) -> ModuleType:
     return module
 
 
+sys.path.append(str(NOTEBOOKS))  # where these files find each other
 runner = load(NOTEBOOKS / "run.py")
 comparison = load(NOTEBOOKS / "conftest.py")
 minutes = load(NOTEBOOKS / "minutes.py")

@@ -13,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+import boto3
 import nbformat
 import numpy as np
 import psutil
@@ -34,7 +35,7 @@ def project(tmp_path: Path) -> Path:
     """A checkout with no lessons yet, at a path that is not easy."""
     folder = tmp_path / "a chäckout" / "notebooks"
     folder.mkdir(parents=True)
-    for name in ("run.py", "conftest.py"):
+    for name in ("run.py", "conftest.py", "surroundings.py"):
         shutil.copy(NOTEBOOKS / name, folder)
     return folder.parent
 
@@ -189,6 +190,20 @@ def test_a_blank_picture_is_like_no_other() -> None:
     Image.linear_gradient("L").save(drawn, "png")
     assert comparison.find_unlike([drawn.getvalue()], [drawn.getvalue()]) is None
     assert comparison.find_unlike([drawn.getvalue()], [blank.getvalue()]) is not None
+
+
+def test_nobody_is_billed_for_running_the_lessons_or_the_tests(
+    project: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "credentials").write_text("[default]\naws_access_key_id = a\naws_secret_access_key = b\n")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    assert boto3.Session().get_credentials() is not None
+    looks = "import boto3\nprint('credentials:', boto3.Session().get_credentials())"
+    path = write(project, "11_tiny", new_code_cell(looks))
+    assert execute(project, "--write").returncode == 0
+    (cell,) = nbformat.read(path, as_version=4).cells
+    assert comparison.printed(cell.outputs) == "credentials: None\n"
+    assert validate(project) == []
 
 
 def test_a_failing_notebook_is_named_and_the_others_still_run(project: Path) -> None:
