@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import os
+from unittest import mock
 
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell
 from notebook_files import LESSONS, comparison, runner
+from surroundings import leave_clouds
+
+
+@pytest.fixture(autouse=True)
+def out_of_any_clouds_reach():
+    with mock.patch.dict(os.environ):
+        leave_clouds(os.environ)
+        yield
 
 
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
