@@ -46,7 +46,10 @@ def post(rehearsal, operation, request):
     """Send a request as it is, which boto3 would refuse to send; return the answer's code and message."""
     port = int(rehearsal.url.rpartition(":")[2])
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-    headers = {"X-Amz-Target": f"SageMaker.{operation}", "Authorization": rehearsal.environment["AWS_ACCESS_KEY_ID"]}
+    headers = {
+        "X-Amz-Target": f"SageMaker.{operation}",
+        "Authorization": rehearsal.environment["AWS_ACCESS_KEY_ID"],
+    }
     connection.request("POST", "/", json.dumps(request), headers)
     answer = json.loads(connection.getresponse().read())
     connection.close()

@@ -1,7 +1,7 @@
 """What a script finds in script mode: cases, and how they came out with Amazon's own toolkit.
 
-``script_mode.json`` holds the arguments and the environment that `sagemaker-training` 5.1.4 gave the probe below.
-To record it anew, with no Docker and no account::
+``script_mode.json`` holds the arguments and the environment that `sagemaker-training` 5.1.4 gave the probe
+below. To record it anew, with no Docker and no account::
 
     python -m venv toolkit && toolkit/bin/pip install sagemaker-training==5.1.4
     python tests/script_mode.py toolkit/bin/train
@@ -28,7 +28,8 @@ CODE_URI = "s3://bucket/code/sourcedir.tar.gz"
 
 PROBE = """
 import json, os, sys
-found = {"arguments": sys.argv, "command": sys.orig_argv[1:], "folder": os.getcwd(), "environment": dict(os.environ)}
+found = {"arguments": sys.argv, "command": sys.orig_argv[1:], "folder": os.getcwd()}
+found["environment"] = dict(os.environ)
 with open(os.path.join(os.environ["SM_MODEL_DIR"], "probe.json"), "w") as file:
     json.dump(found, file)
 """
@@ -67,7 +68,7 @@ AWKWARD = {
     "list": [1, "two", {"three": 3}],
     "map": {"y": 1, "x": "a b"},
     "nothing": None,
-    "quotes": "it's \"quoted\" `id` $(touch bad) ; & | > bad * ? ~ \\",
+    "quotes": 'it\'s "quoted" `id` $(touch bad) ; & | > bad * ? ~ \\',
     "ünïcode": "héllo 🙂",
     "up": "../../etc/passwd",
     "path": "/opt/ml/checkpoints",
@@ -85,11 +86,17 @@ def _hyperparameters(program, values):
 #: Name -> hyperparameters, channels with their content types, and variables of the request.
 CASES = {
     "plain": (_hyperparameters("probe.py", {"epochs": 3}), {"training": None}, {}),
-    "awkward": (_hyperparameters("probe.py", AWKWARD), {}, {"MINE": "it's mine", "SM_MODEL_DIR": "/elsewhere"}),
+    "awkward": (
+        _hyperparameters("probe.py", AWKWARD),
+        {},
+        {"MINE": "it's mine", "SM_MODEL_DIR": "/elsewhere"},
+    ),
     "shell": (_hyperparameters("probe.sh", AWKWARD), {}, {}),
     "settings": (
         {
-            **_hyperparameters("bin/probe.py", {"sagemaker_region": "eu-west-1", "sagemaker_job_name": "of-the-sdk"}),
+            **_hyperparameters(
+                "bin/probe.py", {"sagemaker_region": "eu-west-1", "sagemaker_job_name": "of-the-sdk"}
+            ),
             "sagemaker_container_log_level": "10",
             "sagemaker_parameter": "[1]",
             "_tuning_objective_metric": "valid_error",
@@ -158,7 +165,12 @@ def lay_out(base, hyperparameters, channels):
 def run_toolkit(command, base, environment):
     """Run a command of the toolkit and return the names of the variables that are ours."""
     # In this mode alone does it not wait until "algo-1" can be resolved; it changes nothing else.
-    ours = {"SAGEMAKER_BASE_DIR": str(base), "SM_STUDIO_LOCAL_MODE": "true", "PATH": os.defpath, "LC_ALL": "C.UTF-8"}
+    ours = {
+        "SAGEMAKER_BASE_DIR": str(base),
+        "SM_STUDIO_LOCAL_MODE": "true",
+        "PATH": os.defpath,
+        "LC_ALL": "C.UTF-8",
+    }
     given = {**ours, **PLATFORM, **environment}
     subprocess.run(command, env=given, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return list(ours)
@@ -179,7 +191,9 @@ def record_failure(python, base):
     """Return what the toolkit says of a script that fails."""
     lay_out(base, _hyperparameters("failing.py", {"epochs": 3}), {})
     run_toolkit([python, "-c", RUN_FAILING], base, {})
-    return (base / "model" / "failure.txt").read_text().replace(str(base), "/opt/ml").replace(python, "PYTHON")
+    return (
+        (base / "model" / "failure.txt").read_text().replace(str(base), "/opt/ml").replace(python, "PYTHON")
+    )
 
 
 def main(train):
@@ -187,7 +201,9 @@ def main(train):
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder).resolve()
         recorded = {case: record_case(train, base / case, case) for case in CASES}
-        recorded["failure"] = record_failure(str(Path(train).absolute().with_name("python")), base / "failure")
+        recorded["failure"] = record_failure(
+            str(Path(train).absolute().with_name("python")), base / "failure"
+        )
     RECORDING.write_text(json.dumps(recorded, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 

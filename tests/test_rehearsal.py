@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import signal
 import statistics
 import subprocess
@@ -14,7 +15,6 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import psutil
 import pytest
 from botocore.config import Config
@@ -80,7 +80,9 @@ def start(clients, name, script, **options):
 
 
 def listening(process):
-    return {connection.laddr for connection in process.net_connections("tcp") if connection.status == "LISTEN"}
+    return {
+        connection.laddr for connection in process.net_connections("tcp") if connection.status == "LISTEN"
+    }
 
 
 # A job from its beginning to its end
@@ -103,7 +105,9 @@ def test_the_times_of_a_job_fit_together_and_seconds_are_billed_as_they_passed(c
     record = run_job(clients, "times", "import time; time.sleep(1.1)")
     start, end = record["TrainingStartTime"], record["TrainingEndTime"]
     assert record["CreationTime"] <= start < end <= record["LastModifiedTime"]
-    assert record["BillableTimeInSeconds"] == record["TrainingTimeInSeconds"] >= 2  # seconds are whole, upwards
+    assert (
+        record["BillableTimeInSeconds"] == record["TrainingTimeInSeconds"] >= 2
+    )  # seconds are whole, upwards
     assert record["BillableTimeInSeconds"] - (end - start).total_seconds() <= 1
     transitions = record["SecondaryStatusTransitions"]
     assert all(a["EndTime"] == b["StartTime"] for a, b in zip(transitions, transitions[1:]))
@@ -143,7 +147,9 @@ print("x" * 130_000); print("no end", end="")
 
 
 def test_metrics_follow_the_jobs_own_expressions_and_keep_the_last_number(clients):
-    script = "print('loss: 3'); print('loss: nan'); print('other=2e-3;'); print('loss: 1.5'); print('loss: high')"
+    script = (
+        "print('loss: 3'); print('loss: nan'); print('other=2e-3;'); print('loss: 1.5'); print('loss: high')"
+    )
     definitions = [
         {"Name": "loss", "Regex": r"loss: (\S+)"},
         {"Name": "other", "Regex": "other=(.*?);"},
@@ -152,7 +158,9 @@ def test_metrics_follow_the_jobs_own_expressions_and_keep_the_last_number(client
     request = request_for(clients, "metrics", script)
     request["AlgorithmSpecification"]["MetricDefinitions"] = definitions
     clients.sagemaker.create_training_job(**request)
-    found = {metric["MetricName"]: metric["Value"] for metric in ended(clients, "metrics")["FinalMetricDataList"]}
+    found = {
+        metric["MetricName"]: metric["Value"] for metric in ended(clients, "metrics")["FinalMetricDataList"]
+    }
     assert found == pytest.approx({"loss": 1.5, "other": 0.002})
 
 
@@ -193,7 +201,9 @@ for i in range(600): print(i); time.sleep(0.05)
     }
     for name, found in [("first", "found []"), ("second", "found ['epochs']")]:
         start(clients, name, script, **options)
-        until(lambda: clients.s3.list_objects_v2(Bucket=BUCKET, Prefix=f"checkpoints/epochs/{name}")["KeyCount"])
+        until(
+            lambda: clients.s3.list_objects_v2(Bucket=BUCKET, Prefix=f"checkpoints/epochs/{name}")["KeyCount"]
+        )
         clients.sagemaker.stop_training_job(TrainingJobName=name)
         ended(clients, name)
         assert log_lines(clients, name)[0] == found
@@ -214,7 +224,12 @@ def test_train_mnist_runs_as_it_is(clients, tmp_path):
     part = tuple((images[:40], labels[:40]) for images, labels in load_mnist())
     save_npz(tmp_path / "mnist.npz", type(load_mnist())(*part))
     clients.s3.upload_file(str(tmp_path / "mnist.npz"), BUCKET, "mnist/mnist.npz")
-    parameters = {"epochs": "2", "network": '"mlp"', "batch_size": "20", "checkpoint": '"/opt/ml/checkpoints"'}
+    parameters = {
+        "epochs": "2",
+        "network": '"mlp"',
+        "batch_size": "20",
+        "checkpoint": '"/opt/ml/checkpoints"',
+    }
     record = run_job(
         clients,
         "mnist",
@@ -235,20 +250,31 @@ def test_train_mnist_runs_as_it_is(clients, tmp_path):
 
 
 def test_a_job_starts_within_three_tenths_of_a_second_beyond_its_script(clients):
-    """Seconds from the call to the end of the last step, less those of the script run by itself: the best of 7."""
+    """From the call to the last step, less the script run by itself: the best of 7.
+
+    Where others keep the processors busy, wall-clock time is divided by what a process has to wait for
+    them: the wall-clock time of the script run by itself over its processor time.
+    """
     run_job(clients, "warm-up")
     beyond = []
     for i in range(7):
         request = request_for(clients, f"quick-{i}", "print('hello')")
-        start = time.time()
-        subprocess.run([sys.executable, "-c", "print('hello')"], stdout=subprocess.DEVNULL, check=True)
-        alone = time.time() - start
+        alone, waiting = time_alone("print('hello')")
         start = time.time()
         clients.sagemaker.create_training_job(**request)
         end = ended(clients, f"quick-{i}")["LastModifiedTime"].timestamp()
-        beyond.append(end - start - alone)
+        beyond.append((end - start - alone) / waiting)
     print(f"beyond the script: {min(beyond):.3f} s at best, {statistics.median(beyond):.3f} s in the middle")
     assert min(beyond) < 0.3
+
+
+def time_alone(script):
+    """Return the seconds that Python takes to run a script, and how many times its processor time that is."""
+    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.time()
+    subprocess.run([sys.executable, "-c", script], stdout=subprocess.DEVNULL, check=True)
+    alone, after = time.time() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+    processor = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return alone, max(1.0, alone / processor)
 
 
 # Jobs that fail
@@ -258,7 +284,7 @@ def test_a_failing_script_is_quoted_as_the_toolkit_does(clients):
     record = run_job(clients, "failing", "import sys\nprint('before')\nraise ValueError('no such thing')")
     assert record["TrainingJobStatus"] == record["SecondaryStatus"] == "Failed"
     assert record["FailureReason"] == (
-        'AlgorithmError: ExecuteUserScriptError:\nExitCode 1\nErrorMessage "raise ValueError(\'no such thing\')\n '
+        "AlgorithmError: ExecuteUserScriptError:\nExitCode 1\nErrorMessage \"raise ValueError('no such thing')\n "
         'ValueError: no such thing"\n'
         f'Command "{sys.executable} -- train.py", exit code: 1'
     )
@@ -279,7 +305,11 @@ def test_the_file_failure_comes_before_what_the_toolkit_would_say(clients):
         ("status", "import sys; sys.exit(4)", "ExitCode 4"),
         ("killed", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "ExitCode -9"),
         ("no-script", {"other.py": ""}, "not in the source directory, which holds ['other.py']"),
-        ("requires", {"train.py": "", "requirements.txt": "x"}, "installs nothing: the source directory has requirem"),
+        (
+            "requires",
+            {"train.py": "", "requirements.txt": "x"},
+            "installs nothing: the source directory has requirem",
+        ),
         ("package", {"train.py": "", "setup.py": "x"}, "installs nothing: the source directory has setup.py"),
     ],
 )
@@ -289,7 +319,9 @@ def test_a_job_fails_and_says_why(clients, name, script, reason):
     assert record["FailureReason"].startswith("AlgorithmError: ") and reason in record["FailureReason"]
 
 
-@pytest.mark.parametrize("program", ["../train.py", "/etc/passwd", "-c", "", "a b.py", "train.py;id", "./train.py"])
+@pytest.mark.parametrize(
+    "program", ["../train.py", "/etc/passwd", "-c", "", "a b.py", "train.py;id", "./train.py"]
+)
 def test_a_program_outside_the_source_directory_or_with_odd_letters_is_not_run(clients, program):
     request = request_for(clients, "odd-program", "print('ran')")
     request["HyperParameters"]["sagemaker_program"] = json.dumps(program)
@@ -342,7 +374,9 @@ print("ready"); time.sleep(600)
 """
     start(clients, "saves", script)
     clients.sagemaker.stop_training_job(TrainingJobName="saves")
-    clients.sagemaker.stop_training_job(TrainingJobName="saves") if described(clients, "saves", "Stopping") else None
+    clients.sagemaker.stop_training_job(TrainingJobName="saves") if described(
+        clients, "saves", "Stopping"
+    ) else None
     record = ended(clients, "saves")
     assert record["TrainingJobStatus"] == record["SecondaryStatus"] == "Stopped"
     assert [step["Status"] for step in record["SecondaryStatusTransitions"]][-2:] == ["Stopping", "Stopped"]
@@ -356,7 +390,9 @@ def test_a_script_that_does_not_end_is_killed(clients):
     clients.rehearsal.stop_seconds = 0.3
     start(clients, "stubborn", STUBBORN)
     clients.sagemaker.stop_training_job(TrainingJobName="stubborn")
-    assert clients.sagemaker.describe_training_job(TrainingJobName="stubborn")["TrainingJobStatus"] == "Stopping"
+    assert (
+        clients.sagemaker.describe_training_job(TrainingJobName="stubborn")["TrainingJobStatus"] == "Stopping"
+    )
     record = ended(clients, "stubborn")
     stopping = record["SecondaryStatusTransitions"][-2]
     assert (stopping["EndTime"] - stopping["StartTime"]).total_seconds() > 0.3
@@ -404,7 +440,9 @@ def test_a_quota_of_running_jobs_can_be_set(clients):
     start(clients, "only-one", SLEEP)
     request = request_for(clients, "one-more")
     code, message = error_of(clients.sagemaker.create_training_job, **request)
-    assert code == "ResourceLimitExceeded" and "'ml.m5.large for training job usage' is 1 Instances" in message
+    assert (
+        code == "ResourceLimitExceeded" and "'ml.m5.large for training job usage' is 1 Instances" in message
+    )
     clients.sagemaker.stop_training_job(TrainingJobName="only-one")
     ended(clients, "only-one")
     clients.sagemaker.create_training_job(**request)
@@ -437,7 +475,10 @@ def test_a_job_that_has_ended_can_be_deleted(clients):
     clients.sagemaker.stop_training_job(TrainingJobName="deleted")
     ended(clients, "deleted")
     clients.sagemaker.delete_training_job(TrainingJobName="deleted")
-    assert error_of(clients.sagemaker.describe_training_job, TrainingJobName="deleted")[0] == "ValidationException"
+    assert (
+        error_of(clients.sagemaker.describe_training_job, TrainingJobName="deleted")[0]
+        == "ValidationException"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -460,8 +501,8 @@ def test_a_list_comes_in_pages_that_hold_each_job_once(clients, listed):
     sizes = [[job["TrainingJobName"] for job in page["TrainingJobSummaries"]] for page in pages]
     assert [len(page) for page in sizes] == [5, 5, 2]
     assert sum(sizes, []) == [record["TrainingJobName"] for record in listed]
-    newest_first = clients.sagemaker.list_training_jobs(NameContains="listed-")["TrainingJobSummaries"]
-    assert [job["TrainingJobName"] for job in newest_first] == [f"listed-{i:02d}" for i in range(11, 1, -1)]
+    by_default = clients.sagemaker.list_training_jobs(NameContains="listed-")["TrainingJobSummaries"]
+    assert [job["TrainingJobName"] for job in by_default] == [f"listed-{i:02d}" for i in range(10)]
     assert error_of(clients.sagemaker.list_training_jobs, NextToken="made-up")[0] == "ValidationException"
 
 
@@ -513,14 +554,23 @@ def test_search_combines_orders_and_pages(clients, listed):
         "SubExpressions": [
             {"Filters": [{"Name": "Tags.number", "Value": "2"}]},
             {"Filters": [{"Name": "Tags.number", "Value": "3"}, {"Name": "Tags.number", "Value": "2"}]},
-            {"Filters": [{"Name": "Tags.number", "Value": "7"}, {"Name": "Tags.number", "Value": "8"}], "Operator": "Or"},
+            {
+                "Filters": [{"Name": "Tags.number", "Value": "7"}, {"Name": "Tags.number", "Value": "8"}],
+                "Operator": "Or",
+            },
         ],
         "Operator": "Or",
     }
     results = clients.sagemaker.search(Resource="TrainingJob", SearchExpression=either)["Results"]
     assert {result["TrainingJob"]["TrainingJobName"][-2:] for result in results} == {"02", "07", "08"}
-    assert search(clients, SortBy="Metrics.valid_error", SortOrder="Descending") == [*range(11, 5, -1), *range(4, -1, -1), 5]
-    assert search(clients, SortBy="HyperParameters.width", SortOrder="Ascending") == list(range(12))  # as numbers
+    assert search(clients, SortBy="Metrics.valid_error", SortOrder="Descending") == [
+        *range(11, 5, -1),
+        *range(4, -1, -1),
+        5,
+    ]
+    assert search(clients, SortBy="HyperParameters.width", SortOrder="Ascending") == list(
+        range(12)
+    )  # as numbers
     pages = clients.sagemaker.get_paginator("search").paginate(
         Resource="TrainingJob",
         SearchExpression={"Filters": [{"Name": "Tags.study", "Operator": "Exists"}]},
@@ -534,8 +584,15 @@ def test_search_says_what_lists_and_descriptions_say(clients, listed):
     expression = {"Filters": [{"Name": "TrainingJobName", "Value": "listed-03"}]}
     (result,) = clients.sagemaker.search(Resource="TrainingJob", SearchExpression=expression)["Results"]
     job, record = result["TrainingJob"], listed[3]
-    assert {name: job[name] for name in record if name in job} == {name: record[name] for name in record if name in job}
-    assert {"HyperParameters", "FinalMetricDataList", "TrainingJobStatus", "BillableTimeInSeconds"} <= job.keys()
+    assert {name: job[name] for name in record if name in job} == {
+        name: record[name] for name in record if name in job
+    }
+    assert {
+        "HyperParameters",
+        "FinalMetricDataList",
+        "TrainingJobStatus",
+        "BillableTimeInSeconds",
+    } <= job.keys()
     assert {"Key": "number", "Value": "3"} in job["Tags"]
 
 
@@ -559,7 +616,9 @@ def test_search_of_anything_but_training_jobs_is_refused(clients):
 
 def test_tags_can_be_added_listed_and_removed(clients, listed):
     arn = listed[0]["TrainingJobArn"]
-    clients.sagemaker.add_tags(ResourceArn=arn, Tags=[{"Key": "new", "Value": "1"}, {"Key": "number", "Value": "zero"}])
+    clients.sagemaker.add_tags(
+        ResourceArn=arn, Tags=[{"Key": "new", "Value": "1"}, {"Key": "number", "Value": "zero"}]
+    )
     tags = {tag["Key"]: tag["Value"] for tag in clients.sagemaker.list_tags(ResourceArn=arn)["Tags"]}
     assert tags == {"study": "a b/ü", "number": "zero", "new": "1"}
     clients.sagemaker.delete_tags(ResourceArn=arn, TagKeys=["new"])
@@ -600,7 +659,11 @@ def broken(clients, path, value):
         (["HyperParameters", "number"], 3, "Member must be a string"),
         (["InputDataConfig", 0, "ChannelName"], "a b", "'inputDataConfig.1.member.channelName'"),
         (["InputDataConfig"], [], "have length greater than or equal to 1"),
-        (["AlgorithmSpecification", "MetricDefinitions"], [{"Name": "a", "Regex": "(a)"}] * 41, "equal to 40"),
+        (
+            ["AlgorithmSpecification", "MetricDefinitions"],
+            [{"Name": "a", "Regex": "(a)"}] * 41,
+            "equal to 40",
+        ),
         (["Colour"], "red", "'colour' is no field of CreateTrainingJobRequest"),
         (["EnableManagedSpotTraining"], 1, "Member must be a boolean"),
     ],
@@ -608,16 +671,17 @@ def broken(clients, path, value):
 def test_a_request_that_breaks_botocores_model_is_refused(clients, path, value, words):
     code, message = post(clients.rehearsal, "CreateTrainingJob", broken(clients, path, value))
     assert code == "ValidationException" and words in message
-    assert error_of(clients.sagemaker.describe_training_job, TrainingJobName="broken")[0] == "ValidationException"
+    assert (
+        error_of(clients.sagemaker.describe_training_job, TrainingJobName="broken")[0]
+        == "ValidationException"
+    )
 
 
 def test_patterns_that_python_cannot_read_are_java_classes_alone():
     shapes = [service_model().shape_for(name) for name in service_model().shape_names]
     patterns = {shape.metadata["pattern"] for shape in shapes if "pattern" in shape.metadata}
     skipped = {pattern for pattern in patterns if _pattern(pattern) is None}
-    assert len(patterns) > 100 and all(
-        "\\p{" in pattern or "\\uD800" in pattern for pattern in skipped
-    )
+    assert len(patterns) > 100 and all("\\p{" in pattern or "\\uD800" in pattern for pattern in skipped)
 
 
 @pytest.mark.parametrize(
@@ -646,7 +710,11 @@ def test_what_the_model_leaves_to_the_service_is_checked_too(clients, path, valu
         (["AlgorithmSpecification", "TrainingInputMode"], "Pipe", "TrainingInputMode='Pipe'"),
         (["AlgorithmSpecification", "ContainerEntrypoint"], ["run"], "ContainerEntrypoint"),
         (["InputDataConfig", 0, "CompressionType"], "Gzip", "CompressionType='Gzip'"),
-        (["InputDataConfig", 0, "DataSource", "S3DataSource", "S3DataType"], "ManifestFile", "'ManifestFile'"),
+        (
+            ["InputDataConfig", 0, "DataSource", "S3DataSource", "S3DataType"],
+            "ManifestFile",
+            "'ManifestFile'",
+        ),
         (["HyperParameters", "sagemaker_program"], None, "script mode"),
         (["HyperParameters", "sagemaker_mpi_enabled"], "true", "distributed training"),
         (["RetryStrategy"], {"MaximumRetryAttempts": 2}, "RetryStrategy"),
@@ -667,7 +735,9 @@ def test_what_the_rehearsal_does_not_do_is_refused_by_name(clients, path, value,
         ("MakeCoffee", {}, "does not support an operation 'MakeCoffee'"),
     ],
 )
-def test_an_operation_that_the_rehearsal_does_not_know_is_refused_by_name(clients, operation, request_, words):
+def test_an_operation_that_the_rehearsal_does_not_know_is_refused_by_name(
+    clients, operation, request_, words
+):
     code, message = post(clients.rehearsal, operation, request_)
     assert code == "ValidationException" and words in message
 
@@ -719,7 +789,11 @@ def test_the_server_listens_on_the_loopback_interface_alone(clients):
 
 
 def test_a_request_without_the_rehearsals_key_is_refused(clients):
-    for service, call in [("sagemaker", "list_training_jobs"), ("s3", "list_buckets"), ("logs", "describe_log_groups")]:
+    for service, call in [
+        ("sagemaker", "list_training_jobs"),
+        ("s3", "list_buckets"),
+        ("logs", "describe_log_groups"),
+    ]:
         client = client_of(clients.rehearsal, service, AWS_ACCESS_KEY_ID="AKIA" + "A" * 16)
         assert error_of(getattr(client, call))[0].startswith("AccessDenied")
 
@@ -750,16 +824,19 @@ def gone(pid):
 
 @pytest.fixture
 def own_clients(clients):
-    """A process of its own, since this one has a rehearsal already: its rehearsal's clients, and the process."""
+    """Clients of a rehearsal in another process, since this one has its own, and that process."""
     code = """
 import json, sys, time
 from hpo_helpers.jobs.rehearsal import Rehearsal
 rehearsal = Rehearsal()
-print(json.dumps({"environment": rehearsal.environment, "url": rehearsal.url, "folder": str(rehearsal._folder)}), flush=True)
+told = {"environment": rehearsal.environment, "url": rehearsal.url, "folder": str(rehearsal._folder)}
+print(json.dumps(told), flush=True)
 sys.stdin.read()
 rehearsal.close()
 """
-    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     told = json.loads(process.stdout.readline())
     told["role"] = clients.rehearsal.role
     yield clients_of(SimpleNamespace(**told)), process

@@ -13,7 +13,7 @@ from rehearsal_jobs import BUCKET, archive_of, channel, clients_of, ended, run_j
 from hpo_helpers.jobs.rehearsal import Rehearsal
 
 RECORDED = json.loads(script_mode.RECORDING.read_text(encoding="utf-8"))
-#: What the rehearsal sets beyond the toolkit and the platform: what images set, and where to find programs and home.
+#: What the rehearsal sets beyond toolkit and platform: what images set, where programs and home are.
 IMAGES = {
     "HOME",
     "LANG",
@@ -81,9 +81,17 @@ def test_the_recording_holds_every_case_and_no_path_of_the_machine_it_was_made_o
 
 
 def test_a_failing_script_is_quoted_as_the_toolkit_quotes_it(clients):
-    record = run_job(clients, "failure", script_mode.FILES | {"train.py": script_mode.FAILING}, parameters={"epochs": "3"})
-    lines = RECORDED["failure"].replace("PYTHON", sys.executable).replace("failing.py", "train.py").splitlines()
-    found = record["FailureReason"].replace(str(clients.rehearsal._folder / "jobs" / "failure"), "/opt/ml").splitlines()
+    record = run_job(
+        clients, "failure", script_mode.FILES | {"train.py": script_mode.FAILING}, parameters={"epochs": "3"}
+    )
+    lines = (
+        RECORDED["failure"].replace("PYTHON", sys.executable).replace("failing.py", "train.py").splitlines()
+    )
+    found = (
+        record["FailureReason"]
+        .replace(str(clients.rehearsal._folder / "jobs" / "failure"), "/opt/ml")
+        .splitlines()
+    )
     assert found == [f"AlgorithmError: {lines[0]}", *lines[1:-1], f"{lines[-1]}, exit code: 1"]
 
 

@@ -1,4 +1,4 @@
-"""Tuning jobs in the rehearsal: random and grid search whose training jobs really run, and what is refused."""
+"""Tuning jobs in the rehearsal: random and grid search, really run, and what is refused."""
 
 from __future__ import annotations
 
@@ -71,7 +71,9 @@ def request_for(name, ranges, strategy="Random", n_jobs=None, parallel=2, static
 
 
 def categories(**ranges):
-    return {"CategoricalParameterRanges": [{"Name": name, "Values": values} for name, values in ranges.items()]}
+    return {
+        "CategoricalParameterRanges": [{"Name": name, "Values": values} for name, values in ranges.items()]
+    }
 
 
 def describe(clients, name):
@@ -83,7 +85,9 @@ def ended(clients, name):
 
     def record_of_ended():
         record = describe(clients, name)
-        return record if record["HyperParameterTuningJobStatus"] in ("Completed", "Failed", "Stopped") else None
+        return (
+            record if record["HyperParameterTuningJobStatus"] in ("Completed", "Failed", "Stopped") else None
+        )
 
     return until(record_of_ended)
 
@@ -117,10 +121,16 @@ def searched(clients):
 
 def test_a_random_search_runs_every_job_and_names_the_best(clients, searched):
     assert searched["HyperParameterTuningJobStatus"] == "Completed"
-    assert searched["TrainingJobStatusCounters"]["Completed"] == searched["ObjectiveStatusCounters"]["Succeeded"] == 6
+    assert (
+        searched["TrainingJobStatusCounters"]["Completed"]
+        == searched["ObjectiveStatusCounters"]["Succeeded"]
+        == 6
+    )
     jobs = children(clients, "random")
     errors = {job["TrainingJobName"]: float(job["TunedHyperParameters"]["width"]) + 1 for job in jobs}
-    found = {job["TrainingJobName"]: job["FinalHyperParameterTuningJobObjectiveMetric"]["Value"] for job in jobs}
+    found = {
+        job["TrainingJobName"]: job["FinalHyperParameterTuningJobObjectiveMetric"]["Value"] for job in jobs
+    }
     assert found == pytest.approx(errors) and len(set(errors.values())) == 6
     best = searched["BestTrainingJob"]
     assert best["TrainingJobName"] == min(errors, key=errors.get)
@@ -157,7 +167,9 @@ def test_a_seed_gives_the_same_draws(clients, searched):
 
 
 def test_a_grid_runs_every_combination_once(clients):
-    record = run(clients, request_for("grid", categories(width=["1", "2"], other=["a", "b"]), "Grid", parallel=4))
+    record = run(
+        clients, request_for("grid", categories(width=["1", "2"], other=["a", "b"]), "Grid", parallel=4)
+    )
     assert record["TrainingJobStatusCounters"]["Completed"] == 4
     found = [tuple(sorted(job["TunedHyperParameters"].items())) for job in children(clients, "grid")]
     expected = [(("other", other), ("width", width)) for other, width in itertools.product("ab", "12")]
@@ -166,7 +178,9 @@ def test_a_grid_runs_every_combination_once(clients):
 
 def test_a_larger_objective_can_be_the_better_one(clients):
     objective = {"Type": "Maximize", "MetricName": "valid_error"}
-    request = request_for("maximize", categories(width=["1", "3", "2"]), "Grid", HyperParameterTuningJobObjective=objective)
+    request = request_for(
+        "maximize", categories(width=["1", "3", "2"]), "Grid", HyperParameterTuningJobObjective=objective
+    )
     assert run(clients, request)["BestTrainingJob"]["TunedHyperParameters"] == {"width": "3"}
 
 
@@ -184,7 +198,9 @@ def test_the_training_jobs_come_in_pages_and_in_order(clients, searched):
 
 
 def test_tuning_jobs_are_listed(clients, searched):
-    listed = clients.sagemaker.list_hyper_parameter_tuning_jobs(NameContains="rand")["HyperParameterTuningJobSummaries"]
+    listed = clients.sagemaker.list_hyper_parameter_tuning_jobs(NameContains="rand")[
+        "HyperParameterTuningJobSummaries"
+    ]
     (summary,) = listed
     assert summary["HyperParameterTuningJobName"] == "random" and summary["Strategy"] == "Random"
     assert summary["TrainingJobStatusCounters"]["Completed"] == 6
@@ -203,7 +219,9 @@ def test_early_stopping_ends_jobs_worse_than_the_median(clients):
         TrainingJobEarlyStoppingType="Auto",
     )
     record = run(clients, request)
-    status = {job["TunedHyperParameters"]["width"]: job["TrainingJobStatus"] for job in children(clients, "early")}
+    status = {
+        job["TunedHyperParameters"]["width"]: job["TrainingJobStatus"] for job in children(clients, "early")
+    }
     # After an epoch or two, 3 is worse than 1; 2 is better than the median of the two.
     assert status == {"1": "Completed", "3": "Stopped", "2": "Completed"}
     assert record["ObjectiveStatusCounters"]["Succeeded"] == 3
@@ -223,7 +241,9 @@ def test_a_target_ends_the_search(clients):
 
 
 def test_stopping_a_search_stops_its_jobs(clients):
-    request = request_for("stopped", {"ContinuousParameterRanges": [WIDTH]}, n_jobs=50, static={"epochs": "500"})
+    request = request_for(
+        "stopped", {"ContinuousParameterRanges": [WIDTH]}, n_jobs=50, static={"epochs": "500"}
+    )
     clients.sagemaker.create_hyper_parameter_tuning_job(**request)
     until(lambda: describe(clients, "stopped")["TrainingJobStatusCounters"]["InProgress"] == 2)
     delete = clients.sagemaker.delete_hyper_parameter_tuning_job
@@ -244,9 +264,13 @@ def test_a_failed_job_counts_and_the_search_goes_on(clients):
     counters = record["TrainingJobStatusCounters"]
     assert (record["HyperParameterTuningJobStatus"], counters["NonRetryableError"]) == ("Completed", 1)
     assert record["ObjectiveStatusCounters"] == {"Succeeded": 1, "Pending": 0, "Failed": 1}
+    assert len(children(clients, "one-fails")) == 2
+    assert len(children(clients, "one-fails", SortBy="FinalObjectiveMetricValue")) == 1
 
 
-@pytest.mark.parametrize("name, width, words", [("fail", "9", "No training job succeeded"), ("mute", "8", "No objective")])
+@pytest.mark.parametrize(
+    "name, width, words", [("fail", "9", "No training job succeeded"), ("mute", "8", "No objective")]
+)
 def test_a_search_without_any_objective_fails_after_five_jobs(clients, name, width, words):
     ranges = categories(width=[width], other=list("abcdefgh"))
     record = run(clients, request_for(name, ranges, "Grid", parallel=1))
@@ -323,13 +347,25 @@ CHANGES = [
     (lambda config, *_: config["ParameterRanges"].update(categories(width=["1"])), "must be unique"),
     (lambda config, *_: config.update(Strategy="Grid"), "Grid search takes categorical ranges only"),
     (lambda config, *_: config["ResourceLimits"].pop("MaxNumberOfTrainingJobs"), "needs ResourceLimits"),
-    (lambda config, *_: config.pop("HyperParameterTuningJobObjective"), "needs a HyperParameterTuningJobObjective"),
-    (lambda config, *_: config["HyperParameterTuningJobObjective"].update(MetricName="loss"), "'loss' must be among"),
+    (
+        lambda config, *_: config.pop("HyperParameterTuningJobObjective"),
+        "needs a HyperParameterTuningJobObjective",
+    ),
+    (
+        lambda config, *_: config["HyperParameterTuningJobObjective"].update(MetricName="loss"),
+        "'loss' must be among",
+    ),
     (lambda config, definition, _: definition["ResourceConfig"].update(InstanceCount=2), "InstanceCount=2"),
     (lambda config, definition, _: definition.update(EnableNetworkIsolation=True), "EnableNetworkIsolation"),
-    (lambda config, definition, _: definition["StaticHyperParameters"].pop("sagemaker_program"), "script mode"),
+    (
+        lambda config, definition, _: definition["StaticHyperParameters"].pop("sagemaker_program"),
+        "script mode",
+    ),
     (lambda config, definition, request: request.update(Autotune={"Mode": "Enabled"}), "Autotune"),
-    (lambda config, definition, request: request.pop("TrainingJobDefinition"), "needs a TrainingJobDefinition"),
+    (
+        lambda config, definition, request: request.pop("TrainingJobDefinition"),
+        "needs a TrainingJobDefinition",
+    ),
     (
         lambda config, *_: config.update(
             TuningJobCompletionCriteria={"ConvergenceDetected": {"CompleteOnConvergence": "Enabled"}}
@@ -376,9 +412,12 @@ def draws_of(kind, n=2000, **entry):
     ],
 )
 def test_draws_are_even_on_the_scale_that_was_asked_for(scaling, low, high, place):
-    places = [place(x) for x in draws_of(
-        "ContinuousParameterRanges", MinValue=str(low), MaxValue=str(high), ScalingType=scaling
-    )]
+    places = [
+        place(x)
+        for x in draws_of(
+            "ContinuousParameterRanges", MinValue=str(low), MaxValue=str(high), ScalingType=scaling
+        )
+    ]
     assert -1e-9 <= min(places) < 0.01 and 0.99 < max(places) <= 1 + 1e-9
     assert statistics.fmean(places) == pytest.approx(0.5, abs=0.03)
     assert statistics.pstdev(places) == pytest.approx(math.sqrt(1 / 12), abs=0.02)
@@ -409,10 +448,14 @@ def test_the_end_of_a_rehearsal_ends_its_searches_at_once(clients):
     stubborn = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)" + SCRIPT
     clients.s3.put_object(Bucket=BUCKET, Key="code.tar.gz", Body=archive_of({"train.py": stubborn}))
     for name in ("last", "very-last"):
-        request = request_for(name, {"ContinuousParameterRanges": [WIDTH]}, n_jobs=50, static={"epochs": "5000"})
+        request = request_for(
+            name, {"ContinuousParameterRanges": [WIDTH]}, n_jobs=50, static={"epochs": "5000"}
+        )
         clients.sagemaker.create_hyper_parameter_tuning_job(**request)
         until(lambda: describe(clients, name)["TrainingJobStatusCounters"]["InProgress"] == 2)
-    until(lambda: len(psutil.Process().children(recursive=True)) >= 8)  # a monitor and a script for each of four
+    until(
+        lambda: len(psutil.Process().children(recursive=True)) >= 8
+    )  # a monitor and a script for each of four
     start = time.monotonic()
     clients.rehearsal.close()
     assert time.monotonic() - start < 10

@@ -32,8 +32,8 @@ def download_prefix(s3: Any, uri: str, folder: Path) -> None:
     keys = list(_keys(s3, bucket, prefix))
     if not keys:
         raise DataError(
-            f'No S3 objects found under S3 URL "{uri}" given in input data source. Please ensure that the bucket '
-            "exists in the selected region and that objects exist under that S3 prefix."
+            f'No S3 objects found under S3 URL "{uri}" given in input data source. Please ensure that the '
+            "bucket exists in the selected region and that objects exist under that S3 prefix."
         )
     for key in keys:
         path = _inside(folder, _relative(key, prefix))

@@ -26,21 +26,25 @@ class JobLog:
     logs
         A client of CloudWatch Logs.
     name
-        The job's name. Its log stream, ``name/algo-1-`` and a time in seconds, is made at once.
+        The job's name. Its log stream is ``name/algo-1-`` and a time in seconds.
     metric_definitions
         Name and Regex of each metric, as in the request. The first group of the expression is the value.
     """
 
     def __init__(self, logs: Any, name: str, metric_definitions: Sequence[Mapping[str, str]]) -> None:
         self._logs = logs
+        self._name = name
         self._metrics = [(metric["Name"], re.compile(metric["Regex"])) for metric in metric_definitions]
         self._rest = b""
         self._error_lines: list[str] = []
         self._values: dict[str, list[float]] = {}
         self._times: dict[str, datetime.datetime] = {}
-        with contextlib.suppress(logs.exceptions.ResourceAlreadyExistsException):
-            logs.create_log_group(logGroupName=GROUP)
-        self._stream = self._create_stream(name, int(time.time()))
+
+    def open(self) -> None:
+        """Make the log stream."""
+        with contextlib.suppress(self._logs.exceptions.ResourceAlreadyExistsException):
+            self._logs.create_log_group(logGroupName=GROUP)
+        self._stream = self._create_stream(int(time.time()))
 
     def write(self, output: bytes) -> None:
         """Take in what was read from the script; a line counts once it is whole, or very long."""
@@ -66,15 +70,15 @@ class JobLog:
         return list(self._values.get(metric, []))
 
     def error(self) -> str:
-        """Return the first line that names an exception and those after it, each once: the toolkit's ErrorMessage."""
+        """Return the toolkit's ErrorMessage: lines from the first that names an exception, each once."""
         return "\n ".join(dict.fromkeys(line.strip(" :") for line in self._error_lines)).strip()
 
-    def _create_stream(self, name: str, second: int) -> str:
-        stream = f"{name}/algo-1-{second}"
+    def _create_stream(self, second: int) -> str:
+        stream = f"{self._name}/algo-1-{second}"
         try:
             self._logs.create_log_stream(logGroupName=GROUP, logStreamName=stream)
         except self._logs.exceptions.ResourceAlreadyExistsException:  # of a deleted job of the same name
-            return self._create_stream(name, second + 1)
+            return self._create_stream(second + 1)
         return stream
 
     def _take(self, lines: Sequence[bytes]) -> None:
@@ -91,7 +95,7 @@ class JobLog:
             )
 
     def _read_metrics(self, text: str, now: float) -> None:
-        time_read = datetime.datetime.fromtimestamp(now, datetime.timezone.utc)
+        time_read = datetime.datetime.fromtimestamp(now, datetime.UTC)
         for name, expression in self._metrics:
             found = expression.search(text)
             with contextlib.suppress(ValueError, IndexError, TypeError):  # no number, no group, an unused one

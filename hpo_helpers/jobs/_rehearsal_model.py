@@ -25,9 +25,14 @@ class ServiceError(Exception):
         self.code = code
 
 
+def invalid(message: str) -> ServiceError:
+    """Return the answer to a request that cannot be carried out as it is."""
+    return ServiceError("ValidationException", message)
+
+
 def refusal(what: str) -> ServiceError:
     """Return the answer to what Amazon SageMaker does and the rehearsal does not."""
-    return ServiceError("ValidationException", f"the rehearsal on this machine does not support {what}")
+    return invalid(f"the rehearsal on this machine does not support {what}")
 
 
 @functools.cache
@@ -45,7 +50,7 @@ def check_request(operation: str, request: Any) -> None:
     problems = list(_problems(request, shape, ""))
     if problems:
         count = f"{len(problems)} validation error{'s' if len(problems) > 1 else ''} detected"
-        raise ServiceError("ValidationException", f"{count}: {'; '.join(problems)}")
+        raise invalid(f"{count}: {'; '.join(problems)}")
 
 
 def check_supported(operation: str, request: Mapping[str, Any], supported: Mapping[str, Any]) -> None:
@@ -124,7 +129,8 @@ def _problems(value: Any, shape: Any, place: str) -> Iterator[str]:
 def _structure_problems(value: dict[str, Any], shape: Any, place: str) -> Iterator[str]:
     for name in shape.required_members:
         if value.get(name) is None:
-            yield f"Value null at '{_join(place, name)}' failed to satisfy constraint: Member must not be null"
+            field = _join(place, name)
+            yield f"Value null at '{field}' failed to satisfy constraint: Member must not be null"
     for name, member in value.items():
         if name not in shape.members:
             yield f"'{_join(place, name)}' is no field of {shape.name}"

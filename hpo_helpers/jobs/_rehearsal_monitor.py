@@ -1,13 +1,14 @@
-"""The process between the rehearsal and a job's script: it ends the script, and whatever that started, in time.
+"""The process between the rehearsal and a job's script: it ends the script and whatever that started.
 
-It is run by its path, so that it starts at once, and knows nothing of the package but `_process` beside it. Its
-standard input is its lifeline: a byte asks it to end the script gently (SIGTERM), and the end of the input, which
-comes with the death of the rehearsal too, to kill it. It ends as the script ended.
+It is run by its path, so that it starts at once, and knows nothing of the package but `_process` beside it.
+Its standard input is its lifeline: a byte asks it to end the script gently (SIGTERM), and the end of the
+input, which comes with the death of the rehearsal too, to kill it. It ends as the script ended.
 """
 
 from __future__ import annotations
 
 import functools
+import importlib
 import os
 import select
 import signal
@@ -34,6 +35,7 @@ def main(command: list[str]) -> None:
         preexec_fn=functools.partial(die_with_parent, os.getpid()),
     )
     threading.Thread(target=_obey, args=(script, parent), daemon=True).start()
+    importlib.import_module("psutil")  # it takes a while, in which the script has begun
     exit_code = script.wait()
     _end_descendants()
     _end_like(exit_code)
@@ -53,7 +55,7 @@ def _obey(script: subprocess.Popen, parent: int) -> None:
 
 def _end_descendants() -> None:
     """Kill all that the script started; the system has made this process their parent."""
-    import psutil  # it takes a while, which the script runs meanwhile
+    import psutil
 
     deadline = time.monotonic() + END_SECONDS  # another user's process cannot be killed
     while (processes := psutil.Process().children(recursive=True)) and time.monotonic() < deadline:
@@ -70,8 +72,9 @@ def _end_like(exit_code: int) -> None:
         os._exit(exit_code)
     import resource
 
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    signal.signal(-exit_code, signal.SIG_DFL) if -exit_code not in (signal.SIGKILL, signal.SIGSTOP) else None
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the script has left its own, if any
+    if -exit_code != signal.SIGKILL:
+        signal.signal(-exit_code, signal.SIG_DFL)
     os.kill(os.getpid(), -exit_code)
 
 

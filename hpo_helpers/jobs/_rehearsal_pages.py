@@ -6,13 +6,13 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hpo_helpers.jobs._rehearsal_model import ServiceError
+from hpo_helpers.jobs._rehearsal_model import invalid
 
 MOST_TOKENS = 1000
 
 
 class Pages:
-    """Cuts lists into pages. What follows a page is kept under its token, so that no entry is lost or doubled."""
+    """Cuts lists into pages. What follows a page is kept under its token: no entry is lost or doubled."""
 
     def __init__(self) -> None:
         self._rest: dict[str, list[Any]] = {}
@@ -20,10 +20,10 @@ class Pages:
     def answer(
         self, name: str, entries: list[Any], request: Mapping[str, Any], default_size: int = 100
     ) -> dict[str, Any]:
-        """Return the page that a request asks for, as `name`, and the token of the next, where there is one."""
+        """Return the page that a request asks for, as `name`, and the token of the next one, if any."""
         if "NextToken" in request:
             if request["NextToken"] not in self._rest:
-                raise ServiceError("ValidationException", "The token in NextToken is not valid.")
+                raise invalid("The token in NextToken is not valid.")
             entries = self._rest[request["NextToken"]]
         size = request.get("MaxResults", default_size)
         if len(entries) <= size:
@@ -52,7 +52,7 @@ def within(
     found = [
         record
         for record in records
-        if request.get("NameContains", "").lower() in record[name].lower()
+        if request.get("NameContains", "") in record[name]
         and record[status] == request.get("StatusEquals", record[status])
     ]
     for field in ("CreationTime", "LastModifiedTime"):
@@ -63,7 +63,7 @@ def within(
 
 
 def ordered_by(records: Sequence[dict[str, Any]], field: str, order: str) -> list[dict[str, Any]]:
-    """Return records in the order of a field, ``"Ascending"`` or ``"Descending"``; those without it come last."""
+    """Return records by a field, ``"Ascending"`` or ``"Descending"``; those without it come last."""
     having = [record for record in records if record.get(field) is not None]
     lacking = [record for record in records if record.get(field) is None]
     return sorted(having, key=lambda record: record[field], reverse=order == "Descending") + lacking

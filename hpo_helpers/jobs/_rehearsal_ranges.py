@@ -8,7 +8,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from hpo_helpers.jobs._rehearsal_model import ServiceError, refusal
+from hpo_helpers.jobs._rehearsal_model import invalid, refusal
 
 NUMERICAL = {"IntegerParameterRanges": int, "ContinuousParameterRanges": float}
 CATEGORICAL = "CategoricalParameterRanges"
@@ -18,19 +18,21 @@ def check_ranges(ranges: Mapping[str, Sequence[Mapping[str, Any]]], strategy: st
     """Raise ServiceError unless each range can be searched by the strategy, ``"Random"`` or ``"Grid"``."""
     names = [entry["Name"] for entries in ranges.values() for entry in entries]
     if not names:
-        raise ServiceError("ValidationException", "A tuning job needs at least one parameter range")
+        raise invalid("A tuning job needs at least one parameter range")
     if len(set(names)) < len(names):
-        raise ServiceError("ValidationException", f"The parameter names must be unique, got {sorted(names)}")
+        raise invalid(f"The parameter names must be unique, got {sorted(names)}")
     for kind, number in NUMERICAL.items():
         for entry in ranges.get(kind, []):
             if strategy == "Grid":
-                raise ServiceError(
-                    "ValidationException", f"Grid search takes categorical ranges only, got {entry['Name']!r} in {kind}"
+                raise invalid(
+                    f"Grid search takes categorical ranges only, got {entry['Name']!r} in {kind}",
                 )
             _check_numerical(entry, number)
 
 
-def random_draws(ranges: Mapping[str, Sequence[Mapping[str, Any]]], seed: int | None) -> Iterator[dict[str, str]]:
+def random_draws(
+    ranges: Mapping[str, Sequence[Mapping[str, Any]]], seed: int | None
+) -> Iterator[dict[str, str]]:
     """Yield independent draws without end, each value as the text that a training job gets."""
     generator = random.Random(seed)
     while True:
@@ -63,18 +65,17 @@ def _check_numerical(entry: Mapping[str, Any], number: type) -> None:
     try:
         low, high = number(entry["MinValue"]), number(entry["MaxValue"])
     except ValueError as error:
-        raise ServiceError("ValidationException", f"The bounds of {entry['Name']!r} are no numbers: {error}") from error
+        raise invalid(f"The bounds of {entry['Name']!r} are no numbers: {error}") from error
     if not -math.inf < low <= high < math.inf:
-        raise ServiceError(
-            "ValidationException", f"MinValue must be at most MaxValue, got {low!r} and {high!r} of {entry['Name']!r}"
+        raise invalid(
+            f"MinValue must be at most MaxValue, got {low!r} and {high!r} of {entry['Name']!r}",
         )
     if scaling == "Logarithmic" and low <= 0:
-        raise ServiceError(
-            "ValidationException", f"Logarithmic scaling needs values above 0, got {low!r} of {entry['Name']!r}"
+        raise invalid(
+            f"Logarithmic scaling needs values above 0, got {low!r} of {entry['Name']!r}",
         )
     if scaling == "ReverseLogarithmic" and (number is int or not 0 <= low <= high < 1):
-        raise ServiceError(
-            "ValidationException",
+        raise invalid(
             f"Reverse logarithmic scaling needs a continuous range within 0 <= x < 1, got {entry['Name']!r}",
         )
 

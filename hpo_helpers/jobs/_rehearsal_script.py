@@ -59,7 +59,9 @@ def read_hyperparameters(texts: Mapping[str, str]) -> dict[str, Any]:
 
 def redirect(value: Any, folder: Path) -> Any:
     """Return a value, a path in the container's ``/opt/ml`` as the same path in the job's folder."""
-    inside = isinstance(value, str) and (value == CONTAINER_FOLDER or value.startswith(CONTAINER_FOLDER + "/"))
+    inside = isinstance(value, str) and (
+        value == CONTAINER_FOLDER or value.startswith(CONTAINER_FOLDER + "/")
+    )
     return f"{folder}{value.removeprefix(CONTAINER_FOLDER)}" if inside else value
 
 
@@ -98,7 +100,7 @@ def script_environment(
     hyperparameters
         The job's, decoded, the toolkit's own among them.
     config
-        The contents of ``resourceconfig.json`` as ``"resource"`` and of ``inputdataconfig.json`` as ``"input"``.
+        The contents of ``resourceconfig.json`` and ``inputdataconfig.json``: ``"resource"``, ``"input"``.
     job
         Variables that the platform or the request sets; a request's cannot replace the toolkit's.
     """
@@ -170,7 +172,9 @@ def _machine_settings(resource: Mapping[str, Any]) -> dict[str, Any]:
         "distribution_instance_groups": [],
         "hosts": [HOST],
         "instance_groups": [GROUP],
-        "instance_groups_dict": {group["instance_group_name"]: group for group in resource["instance_groups"]},
+        "instance_groups_dict": {
+            group["instance_group_name"]: group for group in resource["instance_groups"]
+        },
         "is_hetero": False,
         "network_interface_name": "eth0",
         "num_cpus": os.cpu_count(),
@@ -209,7 +213,7 @@ def _check_program(code: Path, program: str) -> None:
     if not SAFE_PROGRAM.fullmatch(program) or {".", ".."} & set(program.split("/")):
         raise ScriptError(
             f"{name} cannot be used: it must be a path inside the source directory, of letters, digits and "
-            "'. _ + - /' alone. Set the 'sagemaker_program' hyperparameter to such a name, for example 'train.py'."
+            "'. _ + - /' alone. Set the 'sagemaker_program' hyperparameter to such a name, as 'train.py'."
         )
     if code.resolve() not in (code / program).resolve().parents:
         raise ScriptError(f"{name} resolves to a location outside the source directory.")
@@ -217,7 +221,9 @@ def _check_program(code: Path, program: str) -> None:
         raise ScriptError(f"{name} is not in the source directory, which holds {sorted(os.listdir(code))}.")
     for file in ("requirements.txt", "setup.py"):
         if (code / file).exists():
-            raise ScriptError(f"the rehearsal on this machine installs nothing: the source directory has {file}.")
+            raise ScriptError(
+                f"the rehearsal on this machine installs nothing: the source directory has {file}."
+            )
 
 
 def _is_toolkits(name: str) -> bool:

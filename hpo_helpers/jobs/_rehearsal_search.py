@@ -7,7 +7,12 @@ import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from hpo_helpers.jobs._rehearsal_model import ServiceError, only_members, refusal, service_model
+from hpo_helpers.jobs._rehearsal_model import (
+    invalid,
+    only_members,
+    refusal,
+    service_model,
+)
 from hpo_helpers.jobs._rehearsal_pages import Pages
 from hpo_helpers.jobs._rehearsal_tags import to_list
 
@@ -42,7 +47,9 @@ class Search:
                 raise refusal(f"Search.{name}")
         records = [_record(job) for job in self._jobs()]
         found = [record for record in records if _holds(request.get("SearchExpression", {}), record)]
-        ordered = _ordered(found, request.get("SortBy", "LastModifiedTime"), request.get("SortOrder", "Descending"))
+        ordered = _ordered(
+            found, request.get("SortBy", "LastModifiedTime"), request.get("SortOrder", "Descending")
+        )
         return self._pages.answer("Results", [{"TrainingJob": record} for record in ordered], request, 10)
 
 
@@ -63,7 +70,7 @@ def _passes(condition: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
     if kind in ("Exists", "NotExists"):
         return (found is not None) == (kind == "Exists")
     if "Value" not in condition:
-        raise ServiceError("ValidationException", f"The filter on {condition['Name']!r} needs a Value")
+        raise invalid(f"The filter on {condition['Name']!r} needs a Value")
     if found is None:
         return kind == "NotEquals"
     wanted = condition["Value"]
@@ -98,7 +105,7 @@ def find_property(record: Mapping[str, Any], name: str) -> Any:
 def _descend(record: Mapping[str, Any] | None, name: str, shape: Any) -> Any:
     first, _, rest = name.partition(".")
     if first not in getattr(shape, "members", {}):
-        raise ServiceError("ValidationException", f"Unknown property name: {name!r}")
+        raise invalid(f"Unknown property name: {name!r}")
     member = shape.members[first]
     value = None if record is None else record.get(first)
     if rest:
@@ -120,11 +127,11 @@ def _comparable(found: Any, wanted: str, condition: Mapping[str, Any]) -> tuple[
     try:
         if isinstance(found, datetime.datetime):
             time = datetime.datetime.fromisoformat(wanted)
-            return found.timestamp(), time.replace(tzinfo=time.tzinfo or datetime.timezone.utc).timestamp()
+            return found.timestamp(), time.replace(tzinfo=time.tzinfo or datetime.UTC).timestamp()
         return float(found), float(wanted)
     except ValueError as error:
-        raise ServiceError(
-            "ValidationException", f"{condition['Name']!r} cannot be compared to {wanted!r} as a number or a time"
+        raise invalid(
+            f"{condition['Name']!r} cannot be compared to {wanted!r} as a number or a time",
         ) from error
 
 

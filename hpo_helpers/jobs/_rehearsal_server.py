@@ -9,7 +9,13 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from hpo_helpers.jobs._rehearsal_model import ServiceError, check_request, refusal, service_model, to_json
+from hpo_helpers.jobs._rehearsal_model import (
+    ServiceError,
+    check_request,
+    refusal,
+    service_model,
+    to_json,
+)
 
 Answer = Callable[[str, dict[str, Any]], dict[str, Any]]
 HOST = "127.0.0.1"
@@ -91,7 +97,9 @@ class _Front:
 def _deny(start_response: Callable[..., Any], in_json: bool) -> Iterable[bytes]:
     if in_json:
         return _respond(start_response, 403, _error("AccessDeniedException", NO_KEY))
-    error = f"<Error><Code>AccessDenied</Code><Message>{NO_KEY}</Message></Error>"  # S3, STS and IAM speak XML
+    error = (
+        f"<Error><Code>AccessDenied</Code><Message>{NO_KEY}</Message></Error>"  # S3, STS and IAM speak XML
+    )
     return _send(start_response, 403, f"<ErrorResponse>{error}</ErrorResponse>".encode(), "application/xml")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from hpo_helpers.jobs._rehearsal_model import ServiceError
+from hpo_helpers.jobs._rehearsal_model import invalid
 from hpo_helpers.jobs._rehearsal_pages import Pages
 
 MOST_TAGS = 50
@@ -29,7 +29,7 @@ class Tags:
         job = self._find(request["ResourceArn"])
         tags = {**job.tags, **from_list(request["Tags"])}
         if len(tags) > MOST_TAGS:
-            raise ServiceError("ValidationException", f"a resource has at most {MOST_TAGS} tags, got {len(tags)}")
+            raise invalid(f"a resource has at most {MOST_TAGS} tags, got {len(tags)}")
         job.tags = tags
         return {"Tags": to_list(tags)}
 

@@ -12,8 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from hpo_helpers.jobs._rehearsal_job import TrainingJob
-from hpo_helpers.jobs._rehearsal_model import ServiceError, check_supported, only_members, refusal
+from hpo_helpers.jobs._rehearsal_model import (
+    ServiceError,
+    check_supported,
+    invalid,
+    only_members,
+    refusal,
+)
 from hpo_helpers.jobs._rehearsal_pages import Pages, ordered_by, within
+from hpo_helpers.jobs._rehearsal_register import Register
 
 CHANNEL = {
     "ChannelName": None,
@@ -50,7 +57,6 @@ SUPPORTED = {
 }
 DISTRIBUTED = ("sagemaker_mpi_enabled", "sagemaker_parameter_server_enabled")
 DEFAULT_MAX_RUNTIME = 86400
-NOT_FOUND = "Requested resource not found."
 
 
 class TrainingJobs:
@@ -70,85 +76,52 @@ class TrainingJobs:
 
     def __init__(self, folder: Path, arn_prefix: str, clients: Mapping[str, Any], switches: Any) -> None:
         self.failures: deque[str] = deque()  # FailureReasons of the next jobs
+        self.register = Register("training-job", arn_prefix)
         self._folder = folder
-        self._arn_prefix = arn_prefix
         self._clients = clients
         self._switches = switches
-        self._jobs: dict[str, TrainingJob] = {}
-        self._lock = threading.RLock()
-        self._pages = Pages()
+        self._creating = threading.Lock()
         self._closed = False
-
-    def all(self) -> list[TrainingJob]:
-        """Return every job, oldest first."""
-        with self._lock:
-            return list(self._jobs.values())
-
-    def find(self, name: str) -> TrainingJob:
-        """Return the job of a name, or raise ServiceError."""
-        with self._lock:
-            if name not in self._jobs:
-                raise ServiceError("ValidationException", NOT_FOUND)
-            return self._jobs[name]
+        self._pages = Pages()
 
     def close(self) -> None:
         """End every job, and start no other."""
-        with self._lock:
+        with self._creating:
             self._closed = True
-        for job in self.all():
+        for job in self.register.all():
             job.kill()
 
     # Operations
 
     def create(
-        self, request: Mapping[str, Any], when_ended: Callable[[TrainingJob], None] = lambda job: None, **record: Any
+        self, request: Mapping[str, Any], when_ended: Callable[[], None] = lambda: None, **record: Any
     ) -> dict[str, str]:
         """Check a request and start its job. `record` is added to what `DescribeTrainingJob` shows."""
         check_supported("CreateTrainingJob", request, SUPPORTED)
         check_training(request)
-        with self._lock:
+        whole = {**request, "StoppingCondition": _stopping_condition(request), **record}
+        with self._creating:
             self._check_room(request)
-            name = request["TrainingJobName"]
-            arn = f"{self._arn_prefix}:training-job/{name}"
-            if name in self._jobs:
-                raise ServiceError(
-                    "ResourceInUse",
-                    "Training job names must be unique within an AWS account and region, and a training job with "
-                    f"this name already exists ({arn})",
-                )
-            failure = self.failures.popleft() if self.failures else None
-            whole = {**request, "StoppingCondition": _stopping_condition(request), **record}
-            folder = self._folder / name
-            self._jobs[name] = TrainingJob(whole, arn, folder, self._clients, self._switches, failure, when_ended)
-            self._jobs[name].start()
+            arn = self.register.add(
+                request["TrainingJobName"], lambda arn: self._make_job(whole, arn, when_ended)
+            )
+            self.register.find(request["TrainingJobName"]).start()
         return {"TrainingJobArn": arn}
 
     def describe(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Return a job's record."""
-        record = self.find(request["TrainingJobName"]).record()
+        record = self.register.find(request["TrainingJobName"]).record()
         return only_members("DescribeTrainingJobResponse", record)
 
     def stop(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Stop a job that has not ended."""
-        job = self.find(request["TrainingJobName"])
-        if job.ended:
-            raise ServiceError(
-                "ValidationException",
-                f"The request was rejected because the training job is in status {job.status}.",
-            )
-        job.stop()
+        self.register.find_running(request["TrainingJobName"]).stop()
         return {}
 
     def delete(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Forget a job that has ended."""
-        job = self.find(request["TrainingJobName"])
-        if not job.ended:
-            raise ServiceError(
-                "ResourceInUse", f"Training job {job.name} is in status {job.status}: stop it before it is deleted."
-            )
-        with self._lock:
-            del self._jobs[job.name]
-        shutil.rmtree(self._folder / job.name, ignore_errors=True)
+        self.register.remove(request["TrainingJobName"])
+        shutil.rmtree(self._folder / request["TrainingJobName"], ignore_errors=True)
         return {}
 
     def list(self, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -156,25 +129,31 @@ class TrainingJobs:
         for name in ("WarmPoolStatusEquals", "TrainingPlanArnEquals"):
             if name in request:
                 raise refusal(f"ListTrainingJobs.{name}")
-        records = within([job.record() for job in self.all()], request, "TrainingJobName", "TrainingJobStatus")
+        records = [job.record() for job in self.register.all()]
+        found = within(records, request, "TrainingJobName", "TrainingJobStatus")
         by = {"Name": "TrainingJobName", "Status": "TrainingJobStatus", "CreationTime": "CreationTime"}
-        # The documentation has ascending order as the default; the service lists the newest first.
-        ordered = ordered_by(records, by[request.get("SortBy", "CreationTime")], request.get("SortOrder", "Descending"))
+        field = by[request.get("SortBy", "CreationTime")]
+        ordered = ordered_by(found, field, request.get("SortOrder", "Ascending"))
         summaries = [only_members("TrainingJobSummary", record) for record in ordered]
         return self._pages.answer("TrainingJobSummaries", summaries, request, default_size=10)
 
+    def _make_job(self, request: Mapping[str, Any], arn: str, when_ended: Callable[[], None]) -> TrainingJob:
+        failure = self.failures.popleft() if self.failures else None
+        folder = self._folder / request["TrainingJobName"]
+        return TrainingJob(request, arn, folder, self._clients, self._switches, failure, when_ended)
+
     def _check_room(self, request: Mapping[str, Any]) -> None:
         if self._closed:
-            raise ServiceError("ValidationException", "the rehearsal has been closed")
+            raise invalid("the rehearsal has been closed")
         limit = self._switches.max_running_jobs
-        n_running = sum(not job.ended for job in self._jobs.values())
+        n_running = sum(not job.ended for job in self.register.all())
         if limit is not None and n_running >= limit:
             instance = request["ResourceConfig"]["InstanceType"]
             raise ServiceError(
                 "ResourceLimitExceeded",
-                f"The account-level service limit '{instance} for training job usage' is {limit} Instances, with "
-                f"current utilization of {n_running} Instances and a request delta of 1 Instances. Please use AWS "
-                "Service Quotas to request an increase for this quota.",
+                f"The account-level service limit '{instance} for training job usage' is {limit} Instances, "
+                f"with current utilization of {n_running} Instances and a request delta of 1 Instances. "
+                "Please use AWS Service Quotas to request an increase for this quota.",
             )
 
 
@@ -183,7 +162,7 @@ def check_training(request: Mapping[str, Any]) -> None:
     _check_script_mode(request.get("HyperParameters", {}))
     for needed in ("InstanceType", "InstanceCount", "VolumeSizeInGB"):
         if needed not in request.get("ResourceConfig", {}):
-            raise ServiceError("ValidationException", f"ResourceConfig.{needed} is required")
+            raise invalid(f"ResourceConfig.{needed} is required")
     if "TrainingImage" not in request["AlgorithmSpecification"]:
         raise refusal("AlgorithmSpecification without a TrainingImage")
     _check_names("channel", [channel["ChannelName"] for channel in request.get("InputDataConfig", [])])
@@ -207,31 +186,28 @@ def _check_metrics(definitions: Sequence[Mapping[str, str]]) -> None:
         try:
             n_groups = re.compile(metric["Regex"]).groups
         except re.error as error:
-            raise ServiceError(
-                "ValidationException", f"Metric {metric['Name']!r} has no valid regular expression: {error}"
-            ) from error
+            raise invalid(f"Metric {metric['Name']!r} has no valid regular expression: {error}") from error
         if n_groups != 1:
-            raise ServiceError(
-                "ValidationException",
-                f"The regular expression of metric {metric['Name']!r} must have one group, got {metric['Regex']!r}",
+            raise invalid(
+                f"The Regex of metric {metric['Name']!r} must have one group, got {metric['Regex']!r}",
             )
 
 
 def _check_names(kind: str, names: Sequence[str]) -> None:
     doubles = sorted({name for name in names if names.count(name) > 1})
     if doubles:
-        raise ServiceError("ValidationException", f"The {kind} names must be unique, got {doubles} more than once")
+        raise invalid(f"The {kind} names must be unique, got {doubles} more than once")
     if kind == "channel" and {".", ".."} & set(names):
-        raise ServiceError("ValidationException", "A channel name must not be '.' or '..'")
+        raise invalid("A channel name must not be '.' or '..'")
 
 
 def _check_uris(request: Mapping[str, Any]) -> None:
+    for channel in request.get("InputDataConfig", []):
+        if "S3DataSource" not in channel["DataSource"]:
+            raise invalid(f"the channel {channel['ChannelName']!r} needs an S3DataSource")
     code = _decoded(request["HyperParameters"]["sagemaker_submit_directory"])
     uris = [code, request["OutputDataConfig"]["S3OutputPath"]]
-    uris += [
-        channel["DataSource"]["S3DataSource"]["S3Uri"] for channel in request.get("InputDataConfig", [])
-        if "S3DataSource" in channel["DataSource"]
-    ]
+    uris += [channel["DataSource"]["S3DataSource"]["S3Uri"] for channel in request.get("InputDataConfig", [])]
     uris += [request["CheckpointConfig"]["S3Uri"]] if "CheckpointConfig" in request else []
     for uri in uris:
         if not str(uri).startswith("s3://"):
@@ -250,13 +226,11 @@ def _check_waiting(request: Mapping[str, Any]) -> None:
     wait = condition.get("MaxWaitTimeInSeconds")
     if not request.get("EnableManagedSpotTraining"):
         if wait is not None:
-            raise ServiceError(
-                "ValidationException", "MaxWaitTimeInSeconds can only be specified with managed spot training"
-            )
+            raise invalid("MaxWaitTimeInSeconds can only be specified with managed spot training")
     elif wait is None or wait < condition["MaxRuntimeInSeconds"]:
-        raise ServiceError(
-            "ValidationException",
-            "Invalid MaxWaitTimeInSeconds. It must be present and be greater than or equal to MaxRuntimeInSeconds",
+        raise invalid(
+            "Invalid MaxWaitTimeInSeconds. It must be present and be greater than or equal to "
+            "MaxRuntimeInSeconds",
         )
 
 

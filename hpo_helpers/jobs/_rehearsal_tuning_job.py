@@ -1,4 +1,4 @@
-"""The life of one tuning job: a thread that starts training jobs, some at a time, and may stop the worse ones."""
+"""The life of one tuning job: a thread that starts training jobs, and may stop the worse ones."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from hpo_helpers.jobs._rehearsal_job import ENDED, TrainingJob
+from hpo_helpers.jobs._rehearsal_job import TrainingJob
 from hpo_helpers.jobs._rehearsal_model import ServiceError
 from hpo_helpers.jobs._rehearsal_ranges import grid, random_draws
+from hpo_helpers.jobs._rehearsal_record import ENDED, now
 from hpo_helpers.jobs._rehearsal_tags import from_list
 from hpo_helpers.jobs._rehearsal_training import TrainingJobs
 
@@ -21,11 +22,12 @@ CHECK_SECONDS = 0.05
 #: A tuning job fails once so many of its training jobs have ended and none has told its objective.
 MOST_FRUITLESS_JOBS = 5
 NO_SUCCESS = (
-    "No training job succeeded after {n} attempts. Please take a look at the training job failures to get more details."
+    "No training job succeeded after {n} attempts. Please take a look at the training job failures to get "
+    "more details."
 )
 NO_METRICS = (
-    "No objective metrics found after running {n} training jobs. Please ensure that the custom algorithm is emitting "
-    "the objective metric as defined by the regular expression provided."
+    "No objective metrics found after running {n} training jobs. Please ensure that the custom algorithm is "
+    "emitting the objective metric as defined by the regular expression provided."
 )
 
 #: What the best training job is described by.
@@ -56,8 +58,8 @@ class TuningJob:
     training
         Where its training jobs are created.
     parents
-        Earlier tuning jobs. A random search learns nothing from them, but the best training job of all is among
-        them or its own.
+        Earlier tuning jobs. A random search learns nothing from them, but the best training job of all may
+        be one of theirs.
     """
 
     def __init__(
@@ -73,7 +75,7 @@ class TuningJob:
         self._training = training
         self._parents = parents
         self._children: list[tuple[TrainingJob, dict[str, str]]] = []
-        self._created = self._modified = _now()
+        self._created = self._modified = now()
         self._ended_at: datetime.datetime | None = None
         self._failure: str | None = None
         self._stopping = threading.Event()
@@ -134,7 +136,7 @@ class TuningJob:
             job.stop()
         while self._running():
             time.sleep(CHECK_SECONDS)
-        self._ended_at = self._modified = _now()
+        self._ended_at = self._modified = now()
         self.status = "Failed" if self._failure else "Stopped" if self._stopping.is_set() else "Completed"
 
     def _search(self) -> None:
@@ -161,14 +163,14 @@ class TuningJob:
         try:
             self._training.create(
                 child_request(self._request, name, values),
-                when_ended=lambda job: self._child_ended.set(),
+                when_ended=self._child_ended.set,
                 TuningJobArn=self._arn,
             )
         except ServiceError as error:
             if error.code != "ResourceLimitExceeded":
                 raise
             return False
-        self._children.append((self._training.find(name), values))
+        self._children.append((self._training.register.find(name), values))
         return True
 
     def _pause(self) -> None:
@@ -197,8 +199,8 @@ class TuningJob:
     def _stop_early(self) -> None:
         """Apply the rule that SageMaker documents for `TrainingJobEarlyStoppingType` Auto.
 
-        A job is stopped if its objective is worse than the median, over the jobs that have ended, of the mean of
-        their objectives up to the same epoch.
+        A job is stopped if its objective is worse than the median, over the jobs that have ended, of the
+        mean of their objectives up to the same epoch.
         """
         metric, sign = self._objective["MetricName"], self._sign()
         histories = [job.values(metric) for job, _ in self._children if job.ended]
@@ -273,7 +275,3 @@ def _count_objectives(summaries: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     for summary in summaries:
         counters[summary["ObjectiveStatus"]] += 1
     return counters
-
-
-def _now() -> datetime.datetime:
-    return datetime.datetime.now(datetime.timezone.utc)

@@ -1,9 +1,9 @@
-"""SageMaker's API served on this machine, which really runs the training script, for those with no AWS account.
+"""SageMaker's API served on this machine, really running the training script, for those with no account.
 
-moto serves S3, CloudWatch Logs, STS and IAM; what begins with ``SageMaker.`` is answered here, on the same port of
-127.0.0.1. Training jobs and tuning jobs (random and grid) run their script by this Python. There is no container, no
-price, no capacity that runs out, and no permission is checked; what Amazon SageMaker does and the rehearsal does not
-is refused by an error that names it.
+moto serves S3, CloudWatch Logs, STS and IAM; what begins with ``SageMaker.`` is answered here, on the same
+port of 127.0.0.1. Training jobs and tuning jobs (random and grid) run their script by this Python. There is
+no container, no price, no capacity that runs out, and no permission is checked; what Amazon SageMaker does
+and the rehearsal does not is refused by an error that names it.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class Rehearsal:
     Parameters
     ----------
     folder
-        Where each job gets a folder, ``jobs/NAME``, in which its script runs and which is kept. Without one, it
-        is a temporary folder, removed when the job has ended.
+        Where each job gets a folder, ``jobs/NAME``, in which its script runs and which is kept. Without one,
+        it is a temporary folder, removed when the job has ended.
 
     Attributes
     ----------
@@ -78,7 +78,9 @@ class Rehearsal:
 
     def __init__(self, folder: str | os.PathLike[str] | None = None) -> None:
         if Rehearsal._running is not None:
-            raise RuntimeError(f"a rehearsal runs in this process at {Rehearsal._running.url}: close it first")
+            raise RuntimeError(
+                f"a rehearsal runs in this process at {Rehearsal._running.url}: close it first"
+            )
         self.start_seconds = 0.0
         self.stop_seconds = 120.0
         self.max_running_jobs: int | None = None
@@ -127,10 +129,10 @@ class Rehearsal:
         if Rehearsal._running is not self:
             return
         atexit.unregister(self.close)
-        for job in self._tuning.all():
+        for job in self._tuning.register.all():
             job.stop()
         self._training.close()
-        for job in self._tuning.all():
+        for job in self._tuning.register.all():
             job.join()
         self._server.close()
         Rehearsal._running = None
@@ -156,7 +158,7 @@ class Rehearsal:
             "StopTrainingJob": self._training.stop,
             "DeleteTrainingJob": self._training.delete,
             "ListTrainingJobs": self._training.list,
-            "Search": Search(self._training.all).search,
+            "Search": Search(self._training.register.all).search,
             "AddTags": tags.add,
             "ListTags": tags.list,
             "DeleteTags": tags.delete,
@@ -174,18 +176,21 @@ class Rehearsal:
         jobs = {"training-job": self._training, "hyper-parameter-tuning-job": self._tuning}.get(kind)
         if jobs is None:
             raise refusal(f"the resource {arn!r}")
-        return jobs.find(name)
+        return jobs.register.find(name)
 
     def _clients(self, *services: str) -> dict[str, Any]:
-        """Return clients that nothing in this process's environment or the user's files can lead elsewhere."""
+        """Return clients that no variable of this process and no file of the user can lead elsewhere."""
         import boto3
         import botocore.config
         import botocore.session
 
-        nowhere = {name: (None, None, os.devnull, None) for name in ("config_file", "credentials_file")}
-        inner = botocore.session.Session(session_vars={**nowhere, "profile": (None, None, None, None)})
+        nowhere = (None, None, os.devnull, None)  # as botocore says where a setting comes from
+        settings = {"config_file": nowhere, "credentials_file": nowhere, "profile": (None, None, None, None)}
+        inner = botocore.session.Session(session_vars=settings)
         session = boto3.Session(self._key, self._secret, region_name=REGION, botocore_session=inner)
-        config = botocore.config.Config(proxies={}, max_pool_connections=50, retries={"total_max_attempts": 1})
+        config = botocore.config.Config(
+            proxies={}, max_pool_connections=50, retries={"total_max_attempts": 1}
+        )
         return {name: session.client(name, endpoint_url=self.url, config=config) for name in services}
 
     def _answer(self, operation: str, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -259,8 +264,8 @@ class Place:
 def connect() -> Place:
     """Use AWS if boto3 finds credentials, else start a rehearsal and lead boto3 to it.
 
-    The variables of a rehearsal are set in `os.environ`, until the returned object is closed. Called again, it
-    returns what it returned before.
+    The variables of a rehearsal are set in `os.environ`, until the returned object is closed. Called again,
+    it returns what it returned before.
 
     Raises
     ------
@@ -298,14 +303,16 @@ def _describe_aws(session: Any) -> str:
     import botocore.exceptions
 
     if session.region_name is None:
-        raise RuntimeError("boto3 found credentials but no region: set AWS_DEFAULT_REGION, for example to us-east-1")
+        raise RuntimeError(
+            "boto3 found credentials but no region: set AWS_DEFAULT_REGION, for example to us-east-1"
+        )
     config = botocore.config.Config(connect_timeout=5, read_timeout=10, retries={"total_max_attempts": 1})
     try:
         account = session.client("sts", config=config).get_caller_identity()["Account"]
     except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
         raise RuntimeError(
-            "boto3 found credentials, but AWS cannot be reached or does not accept them: renew them, or remove "
-            f"them to rehearse on this machine ({type(error).__name__}: {error})"
+            "boto3 found credentials, but AWS cannot be reached or does not accept them: renew them, or "
+            f"remove them to rehearse on this machine ({type(error).__name__}: {error})"
         ) from error
     return f"on AWS, account {account}, region {session.region_name}: jobs cost money"
 
