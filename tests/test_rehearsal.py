@@ -881,6 +881,23 @@ def test_what_a_script_leaves_running_ends_with_it(clients):
     assert all(gone(pid) for pid in pids_of(clients, "leaves"))
 
 
+def test_a_fork_of_the_process_ends_no_job(clients):
+    start(clients, "forked", SLEEP)
+    pid = os.fork()
+    if pid == 0:
+        clients.rehearsal.close()
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert described(clients, "forked", "Training") and log_lines(clients, "forked")
+    clients.sagemaker.stop_training_job(TrainingJobName="forked")
+    ended(clients, "forked")
+
+
+def test_throttling_every_zeroth_call_makes_no_sense(clients):
+    with pytest.raises(ValueError, match="at least 1, or None for no call at all, got 0"):
+        clients.rehearsal.throttle(every=0)
+
+
 def test_there_is_one_rehearsal_in_a_process(clients):
     with pytest.raises(RuntimeError, match="close it first"):
         Rehearsal()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import time
 
 import boto3
@@ -84,9 +85,11 @@ def test_what_the_variables_held_is_put_back(monkeypatch):
     assert (os.environ["AWS_DEFAULT_REGION"], os.environ["NO_PROXY"]) == ("eu-central-1", "example.org")
 
 
-def test_a_proxy_is_not_asked_for_what_this_machine_serves(monkeypatch):
+@pytest.mark.parametrize("name", ["NO_PROXY", "no_proxy"])
+def test_a_proxy_is_not_asked_for_what_this_machine_serves(monkeypatch, name):
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv(name, "example.org")
     with connect():
         assert boto3.client("s3").list_buckets()["Buckets"] == []
 
@@ -138,3 +141,9 @@ def test_a_network_that_swallows_every_packet_delays_the_answer_by_seconds_at_mo
         start = time.monotonic()
         with connect() as place:
             assert place.is_rehearsal and time.monotonic() - start < 6
+
+
+def test_without_moto_it_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "moto.server", None)
+    with pytest.raises(ImportError, match=r"pip install 'hpo_helpers\[aws\]'"):
+        connect()

@@ -115,10 +115,13 @@ class TrainingJob:
                 self._ask_script_to_end()
 
     def kill(self) -> None:
-        """End the script and all that it started, at once, and wait for it."""
+        """End the script and all that it started, at once."""
         with self._lock:
             self._stopping.set()
             self._close_lifeline()
+
+    def join(self) -> None:
+        """Return once it has ended."""
         self._thread.join()
 
     # The thread

@@ -34,11 +34,19 @@ class Server:
         have scripts run otherwise.
     answer
         Called with operation and request for each operation of SageMaker; it returns the response.
+
+    Raises
+    ------
+    ImportError
+        If moto is not installed.
     """
 
     def __init__(self, access_key: str, answer: Answer) -> None:
-        from moto.server import DomainDispatcherApplication, create_backend_app
-        from werkzeug.serving import WSGIRequestHandler, make_server
+        try:
+            from moto.server import DomainDispatcherApplication, create_backend_app
+            from werkzeug.serving import WSGIRequestHandler, make_server
+        except ImportError as error:
+            raise ImportError(f"a rehearsal needs moto: pip install 'hpo_helpers[aws]' ({error})") from error
 
         class QuietHandler(WSGIRequestHandler):
             def log(self, *arguments: Any) -> None:

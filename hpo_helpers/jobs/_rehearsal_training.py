@@ -90,6 +90,8 @@ class TrainingJobs:
             self._closed = True
         for job in self.register.all():
             job.kill()
+        for job in self.register.all():
+            job.join()
 
     # Operations
 

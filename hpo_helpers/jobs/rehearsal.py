@@ -91,30 +91,33 @@ class Rehearsal:
         self._calls_since = 0
         self._lock = threading.Lock()
         self.keeps_folders = folder is not None
-        self._folder = Path(tempfile.mkdtemp(prefix="rehearsal-") if folder is None else folder).resolve()
+        self._owner = os.getpid()
         self._key = KEY_PREFIX + secrets.token_hex(16).upper()
         self._secret = secrets.token_hex(20)
         self._server = Server(self._key, self._answer)
         self.url = self._server.url
+        self._folder = Path(tempfile.mkdtemp(prefix="rehearsal-") if folder is None else folder).resolve()
+        self._begin()
         Rehearsal._running = self
         atexit.register(self.close)
-        self._begin()
 
     @property
     def environment(self) -> dict[str, str]:
         """The variables by which boto3 finds this rehearsal."""
-        beyond_proxy = [os.environ.get("NO_PROXY") or os.environ.get("no_proxy"), "127.0.0.1"]
+        no_proxy = "no_proxy" if "no_proxy" in os.environ else "NO_PROXY"  # the former comes first
         return {
             "AWS_ENDPOINT_URL": self.url,
             "AWS_ACCESS_KEY_ID": self._key,
             "AWS_SECRET_ACCESS_KEY": self._secret,
             "AWS_DEFAULT_REGION": REGION,
             "AWS_EC2_METADATA_DISABLED": "true",
-            "NO_PROXY": ",".join(filter(None, beyond_proxy)),
+            no_proxy: ",".join(filter(None, [os.environ.get(no_proxy), "127.0.0.1"])),
         }
 
     def throttle(self, calls: int = 0, every: int | None = None) -> None:
         """Answer the next `calls` calls, and then each `every`-th one, by ``ThrottlingException``."""
+        if every is not None and every < 1:
+            raise ValueError(f"every must be at least 1, or None for no call at all, got {every!r}")
         with self._lock:
             self._throttled_calls = calls
             self._throttled_every = every
@@ -126,9 +129,8 @@ class Rehearsal:
 
     def close(self) -> None:
         """End every job and all that it started, and the server. It may be called twice."""
-        if Rehearsal._running is not self:
+        if Rehearsal._running is not self or os.getpid() != self._owner:  # a fork has no say
             return
-        atexit.unregister(self.close)
         for job in self._tuning.register.all():
             job.stop()
         self._training.close()
@@ -136,6 +138,7 @@ class Rehearsal:
             job.join()
         self._server.close()
         Rehearsal._running = None
+        atexit.unregister(self.close)
         if not self.keeps_folders:
             shutil.rmtree(self._folder, ignore_errors=True)
 
