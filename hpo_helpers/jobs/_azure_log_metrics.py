@@ -21,7 +21,8 @@ def main(command):
             print(line, end="", flush=True)
             metrics = {name: float(text) for name, text in PAIR.findall(line)}
             if "epoch" in metrics:
-                mlflow.log_metrics(metrics, step=int(metrics.pop("epoch")))
+                epoch = int(metrics.pop("epoch"))
+                mlflow.log_metrics(metrics, step=epoch)
     return training.returncode
 
 

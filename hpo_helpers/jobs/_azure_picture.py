@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 import time
 from typing import Any
 
@@ -56,7 +57,8 @@ class LivePicture:
 def plot_sweep(study: optuna.Study) -> Any:
     """Draw the metric of each trial of a sweep against its intervals, and return the figure.
 
-    The best trial is orange; a dot marks where a trial was ended early.
+    The best trial is orange; a dot marks where a trial was ended early. What is minimised and positive has a
+    logarithmic axis, since its last per cents matter most.
     """
     from matplotlib.figure import Figure  # not of pyplot, which would show it a second time
 
@@ -70,19 +72,23 @@ def plot_sweep(study: optuna.Study) -> Any:
         colour, width, order = (ORANGE, 3, 3) if trial.number == best else (BLUE, 1, 2)
         ax.plot(intervals, values, color=colour, linewidth=width, zorder=order, alpha=0.7)
         if values and trial.state == optuna.trial.TrialState.PRUNED:
-            ax.plot(intervals[-1], values[-1], "o", color=GREY, markersize=4, zorder=4)
-    for name, look in _LEGEND.items():
-        ax.plot([], [], color={"the best": ORANGE, "all others": BLUE, "canceled here": GREY}[name], label=name, **look)
-    ax.set(xlabel="intervals (epochs)", ylabel=study.user_attrs.get("primary_metric", "metric"))
+            ax.plot(intervals[-1], values[-1], "o", color=GREY, markersize=4, zorder=1)
+    ax.plot([], [], color=ORANGE, linewidth=3, label="the best")
+    ax.plot([], [], color=BLUE, linewidth=1, label="all others")
+    ax.plot([], [], "o", color=GREY, markersize=4, label="canceled here")
     ax.legend()
+    ax.set(xlabel="intervals (epochs)", ylabel=study.user_attrs.get("primary_metric", "metric"))
+    _scale(ax, study)
     return figure
 
 
-_LEGEND = {
-    "the best": {"linewidth": 3},
-    "all others": {"linewidth": 1},
-    "canceled here": {"marker": "o", "linestyle": "", "markersize": 4},
-}
+def _scale(ax: Any, study: optuna.Study) -> None:
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if study.direction == StudyDirection.MINIMIZE and ax.dataLim.ymin > 0:
+        ax.set_yscale("log")
+        ax.yaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), minor_locator=NullLocator(), major_formatter="{x:g}")
 
 
 def _best(study: optuna.Study) -> int | None:
@@ -94,25 +100,30 @@ def _best(study: optuna.Study) -> int | None:
 
 
 def _show_widget() -> Any:
-    try:
-        from IPython import get_ipython
-        from IPython.display import display
-        from ipywidgets import Image
-    except ImportError:
+    if not _in_notebook():
         return None
-    if not hasattr(get_ipython(), "kernel"):
-        return None
+    from IPython.display import display
+    from ipywidgets import Image
+
     image = Image(format="png")
     display(image)
     return image
 
 
 def _show(figure: Any) -> None:
-    try:
-        from IPython.display import display
-    except ImportError:
-        return
-    display(figure)
+    if _in_notebook():
+        from IPython.display import Image, display
+
+        display(Image(_to_png(figure)))
+
+
+def _in_notebook() -> bool:
+    """Whether this process is a notebook's kernel."""
+    if "IPython" not in sys.modules:
+        return False
+    from IPython import get_ipython
+
+    return hasattr(get_ipython(), "kernel")
 
 
 def _to_png(figure: Any) -> bytes:

@@ -7,8 +7,9 @@ Sources: the reference of ``azure.ai.ml.sweep``, "CLI (v2) sweep job YAML schema
 (v2)", all at learn.microsoft.com.
 """
 
-from hpo_helpers.jobs._azure_run import child_runs, run_sweep
+from hpo_helpers.jobs._azure_expressions import space_of
 from hpo_helpers.jobs._azure_picture import plot_sweep
+from hpo_helpers.jobs._azure_run import child_runs, run_sweep
 from hpo_helpers.jobs._azure_settings import build_sweep, check_sweep
 from hpo_helpers.jobs._azure_workspace import (
     SubmittedSweep,
@@ -29,6 +30,7 @@ __all__ = [
     "plot_sweep",
     "read_sweep",
     "run_sweep",
+    "space_of",
     "submit",
     "to_job",
     "write_code",
