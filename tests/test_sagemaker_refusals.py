@@ -14,7 +14,7 @@ from botocore.config import Config
 from botocore.exceptions import EndpointConnectionError
 from botocore.stub import ANY, Stubber
 
-from hpo_helpers.jobs import JobStatus, _sagemaker_clients, _sagemaker_polling, sagemaker
+from hpo_helpers.jobs import JobStatus, _sagemaker_polling, sagemaker
 from hpo_helpers.jobs._sagemaker_logs import LogReader, read_all
 from hpo_helpers.jobs._sagemaker_pace import Pace
 from hpo_helpers.jobs.sagemaker import SageMakerError, SageMakerLauncher, image_uri
@@ -37,7 +37,7 @@ def aws(monkeypatch, tmp_path):
     stubs = SimpleNamespace(**{name: Stubber(client) for name, client in clients.items()})
     for stub in vars(stubs).values():
         stub.activate()
-    made = _sagemaker_clients.Clients(**clients, region="eu-west-1", account="123456789012", skew=0.0)
+    made = SimpleNamespace(**clients, region="eu-west-1", account="123456789012", skew=0.0)
     monkeypatch.setattr(sagemaker, "connect", lambda: made)
     monkeypatch.setattr(sagemaker, "stop_orphans", lambda client, name: [])
     monkeypatch.setattr(SageMakerLauncher, "_upload", lambda self: ("s3://bucket/code.tar.gz", None))

@@ -20,6 +20,8 @@ MOST_KEYS = 1000  # in one call of S3's
 def list_created(name: str, bucket: str | None = None) -> pd.DataFrame:
     """List what jobs whose names begin with `name` have left: their records, their lines, and objects in S3.
 
+    Jobs that were made by hand, and tuning jobs, are among them, as are all objects under ``name/`` in the bucket.
+
     Parameters
     ----------
     name
@@ -39,6 +41,7 @@ def list_created(name: str, bucket: str | None = None) -> pd.DataFrame:
         rows = [
             *_objects(clients, bucket or default_bucket(clients), f"{prefix}/"),
             *_log_streams(clients, f"{prefix}-"),
+            *_tuning_jobs(clients, f"{prefix}-"),
             *_training_jobs(clients, f"{prefix}-"),
             *_empty_buckets(clients, bucket or default_bucket(clients), f"{prefix}/"),
         ]
@@ -58,6 +61,8 @@ def delete_created(created: pd.DataFrame) -> None:
         _delete_objects(clients, list(created.loc[created["kind"] == "S3 object", "name"]))
         for name in created.loc[created["kind"] == "log stream", "name"]:
             clients.logs.delete_log_stream(logGroupName=GROUP, logStreamName=name)
+        for name in created.loc[created["kind"] == "tuning job", "name"]:
+            clients.sagemaker.delete_hyper_parameter_tuning_job(HyperParameterTuningJobName=name)
         for name in created.loc[created["kind"] == "training job", "name"]:
             clients.sagemaker.delete_training_job(TrainingJobName=name)
         for name in created.loc[created["kind"] == "bucket", "name"]:
@@ -92,6 +97,14 @@ def _log_streams(clients: Clients, prefix: str) -> Iterator[dict[str, Any]]:
     except clients.logs.exceptions.ClientError as error:
         if code_of(error) not in NOT_FOUND:
             raise
+
+
+def _tuning_jobs(clients: Clients, prefix: str) -> Iterator[dict[str, Any]]:
+    pages = clients.sagemaker.get_paginator("list_hyper_parameter_tuning_jobs").paginate(NameContains=prefix)
+    for page in pages:
+        for job in page["HyperParameterTuningJobSummaries"]:
+            if job["HyperParameterTuningJobName"].startswith(prefix):
+                yield {"kind": "tuning job", "name": job["HyperParameterTuningJobName"], "bytes": None}
 
 
 def _training_jobs(clients: Clients, prefix: str) -> Iterator[dict[str, Any]]:

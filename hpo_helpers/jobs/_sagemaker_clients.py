@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from functools import cached_property
 from typing import Any
 
 from hpo_helpers.jobs._sagemaker_errors import SageMakerError, explained
@@ -17,18 +17,65 @@ PATIENT = {"mode": "standard", "total_max_attempts": 8}
 ONCE = {"mode": "standard", "total_max_attempts": 1}
 
 
-@dataclass(frozen=True)
 class Clients:
-    """What talks to AWS."""
+    """What talks to AWS, each part made when it is first used.
 
-    sagemaker: Any
-    logs: Any
-    s3: Any
-    polled_sagemaker: Any  #: for calls that a loop repeats, which a client need not repeat
-    polled_logs: Any
-    region: str
-    account: str
-    skew: float  #: seconds by which the clock of AWS is ahead of this machine's
+    Parameters
+    ----------
+    session
+        A session of boto3, which has found a region.
+    config
+        botocore's class for a client's settings.
+    """
+
+    def __init__(self, session: Any, config: Any) -> None:
+        self.region: str = session.region_name
+        self._session = session
+        self._patient, self._once = config(retries=PATIENT), config(retries=ONCE)
+
+    @cached_property
+    def sagemaker(self) -> Any:
+        """SageMaker."""
+        return self._session.client("sagemaker", config=self._patient)
+
+    @cached_property
+    def logs(self) -> Any:
+        """CloudWatch Logs."""
+        return self._session.client("logs", config=self._patient)
+
+    @cached_property
+    def s3(self) -> Any:
+        """S3."""
+        return self._session.client("s3", config=self._patient)
+
+    @cached_property
+    def polled_sagemaker(self) -> Any:
+        """SageMaker, for calls that a loop repeats and the client need not."""
+        return self._session.client("sagemaker", config=self._once)
+
+    @cached_property
+    def polled_logs(self) -> Any:
+        """CloudWatch Logs, for calls that a loop repeats and the client need not."""
+        return self._session.client("logs", config=self._once)
+
+    @property
+    def account(self) -> str:
+        """The number of the account."""
+        return self._identity["Account"]
+
+    @cached_property
+    def skew(self) -> float:
+        """Seconds by which the clock of AWS is ahead of this machine's; the date of an answer has whole ones."""
+        asked = time.time()
+        date = self._identity["ResponseMetadata"].get("HTTPHeaders", {}).get("date")
+        answered = time.time()
+        told = parsedate_to_datetime(date).timestamp() if date else answered
+        return 0.0 if asked - 2 <= told <= answered + 2 else told - answered
+
+    @cached_property
+    def _identity(self) -> dict[str, Any]:
+        with explained():
+            return self._session.client("sts", config=self._patient).get_caller_identity()
 
 
 def connect() -> Clients:
@@ -39,44 +86,17 @@ def connect() -> Clients:
     ImportError
         If boto3 is not installed.
     SageMakerError
-        If there is no region, or there are no valid credentials.
+        If boto3 knows no region.
     """
-    boto3, config = _import_boto3()
-    with explained():
-        session = boto3.session.Session()
-        patient, once = config(retries=PATIENT), config(retries=ONCE)
-        identity = session.client("sts", config=patient, region_name=_region(session)).get_caller_identity()
-        return Clients(
-            sagemaker=session.client("sagemaker", config=patient),
-            logs=session.client("logs", config=patient),
-            s3=session.client("s3", config=patient),
-            polled_sagemaker=session.client("sagemaker", config=once),
-            polled_logs=session.client("logs", config=once),
-            region=session.region_name,
-            account=identity["Account"],
-            skew=_skew(identity),
-        )
-
-
-def _import_boto3() -> tuple[Any, Any]:
     try:
         import boto3
         from botocore.config import Config
     except ImportError as error:
         raise ImportError(NEEDS_BOTO3) from error
-    return boto3, Config
-
-
-def _region(session: Any) -> str:
+    with explained():
+        session = boto3.session.Session()
     if session.region_name is None:
         raise SageMakerError(
             "boto3 knows no region: set AWS_DEFAULT_REGION, for instance to eu-west-1, or run `aws configure`"
         )
-    return session.region_name
-
-
-def _skew(response: dict[str, Any]) -> float:
-    """Compare the clocks by the date of an answer, which has whole seconds."""
-    date = response["ResponseMetadata"].get("HTTPHeaders", {}).get("date")
-    skew = parsedate_to_datetime(date).timestamp() - time.time() if date else 0.0
-    return skew if abs(skew) > 2 else 0.0
+    return Clients(session, Config)

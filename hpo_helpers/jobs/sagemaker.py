@@ -159,6 +159,7 @@ class SageMakerLauncher:
         self._instance_type = instance_type
         self._spot = spot
         self._clients = connect()
+        self._skew = self._clients.skew  # of the clocks, which also shows whether there are valid credentials
         self._image_uri = image_uri or request.image_uri(self._clients.region, instance_type)
         self.bucket = bucket or default_bucket(self._clients)
         self.run = f"{name}-{secrets.token_hex(4)}"  #: how the names of this launcher's jobs begin
@@ -381,7 +382,7 @@ class SageMakerLauncher:
 
     def _time_of(self, timestamp: float) -> float:
         """Say on this launcher's clock when something happened, given in seconds since 1970 on AWS's."""
-        age = time.time() + self._clients.skew - timestamp
+        age = time.time() + self._skew - timestamp
         return self.clock() - max(0.0, age)
 
 
