@@ -49,6 +49,7 @@ RANGES: dict[str, dict[str, dict[str, tuple[float, float]]]] = {
             r"Best validation error: ([\d.]+)%": (5, 15),
         },
     },
+    "08_cross_validation": {"dashboard": {r"http://127\.0\.0\.1:(\d+)/dashboard": (1, 65535)}},
     "11_sagemaker_jobs": {
         "random-result": {r"Best of the 6 jobs: .*, validation error ([\d.]+)%": (4, 30)},
         "cost-result": {
