@@ -113,7 +113,9 @@ def status_on_aws(name):
 
 def assert_stopped(names):
     deadline = time.monotonic() + PATIENCE
-    while running := [name for name in names if status_on_aws(name) not in ("Stopped", "Completed", "Failed")]:
+    while running := [
+        name for name in names if status_on_aws(name) not in ("Stopped", "Completed", "Failed")
+    ]:
         assert time.monotonic() < deadline, f"still running: {running}"
         time.sleep(0.1)
 
@@ -250,15 +252,32 @@ def test_tune_prunes_by_stopping_jobs_and_both_tables_agree(launched):
         sampler=optuna.samplers.GridSampler({"learning_rate": [0.01, 0.02, 0.5, 0.6]}, seed=1),
         pruner=optuna.pruners.ThresholdPruner(upper=0.3),
     )
-    tune(study, {"learning_rate": FloatDistribution(0.01, 1.0)}, launcher, epochs=6, n_trials=4, progress=False)
+    tune(
+        study, {"learning_rate": FloatDistribution(0.01, 1.0)}, launcher, epochs=6, n_trials=4, progress=False
+    )
     states = {trial.params["learning_rate"]: trial.state for trial in study.trials}
-    assert states == {0.01: TrialState.COMPLETE, 0.02: TrialState.COMPLETE, 0.5: TrialState.PRUNED, 0.6: TrialState.PRUNED}
+    assert states == {
+        0.01: TrialState.COMPLETE,
+        0.02: TrialState.COMPLETE,
+        0.5: TrialState.PRUNED,
+        0.6: TrialState.PRUNED,
+    }
     table = jobs_from_logs("hpo-pruning")
     assert list(table.columns) == [
-        "name", "epochs", "learning_rate", "pause", "valid_error", "seconds", "billable_seconds", "status"
+        "name",
+        "epochs",
+        "learning_rate",
+        "pause",
+        "valid_error",
+        "seconds",
+        "billable_seconds",
+        "status",
     ]
     assert dict(zip(table["learning_rate"], table["status"], strict=True)) == {
-        0.01: "Completed", 0.02: "Completed", 0.5: "Stopped", 0.6: "Stopped"
+        0.01: "Completed",
+        0.02: "Completed",
+        0.5: "Stopped",
+        0.6: "Stopped",
     }
     completed = table[table["status"] == "Completed"].set_index("learning_rate")["valid_error"]
     assert completed.to_dict() == {0.01: 0.0017, 0.02: 0.0033}
@@ -270,7 +289,9 @@ def test_the_packages_own_script_trains_where_no_other_is_given(rehearsal):
         job = launcher.submit({"learning_rate": 0.1}, 2)
         (reports,) = finish(launcher, job)
     assert (job.status, job.error) == (JobStatus.COMPLETED, None)
-    assert [sorted(report.metrics) for report in reports] == [["epoch", "seconds", "test_error", "valid_error"]] * 2
+    assert [sorted(report.metrics) for report in reports] == [
+        ["epoch", "seconds", "test_error", "valid_error"]
+    ] * 2
     assert 0 < reports[-1].value < 0.7
 
 
@@ -299,7 +320,9 @@ def test_quota_that_is_used_up_lowers_n_workers_and_no_job_is_lost(launched, reh
     launcher = launched(n_workers=3)
     rehearsal.max_running_jobs = 1
     first = launcher.submit({"pause": 0.3}, 2)
-    with pytest.warns(UserWarning, match="n_workers is lowered from 3 to 1, and hpo-.*-001 waits. AWS said: "):
+    with pytest.warns(
+        UserWarning, match="n_workers is lowered from 3 to 1, and hpo-.*-001 waits. AWS said: "
+    ):
         second = launcher.submit({}, 2)
     assert launcher.n_workers == 1
     with pytest.raises(RuntimeError, match="all 1 workers are taken"):
@@ -349,10 +372,9 @@ def test_a_hundred_jobs_take_two_calls_a_second(launched, rehearsal, monkeypatch
 
 
 def test_leaving_the_block_by_an_exception_stops_what_runs(launched):
-    with pytest.raises(KeyboardInterrupt):
-        with launched(HANGING) as launcher:
-            jobs = [launcher.submit({}, 3), launcher.submit({}, 3)]
-            raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt), launched(HANGING) as launcher:
+        jobs = [launcher.submit({}, 3), launcher.submit({}, 3)]
+        raise KeyboardInterrupt
     assert_stopped([job.name for job in jobs])
     assert [job.status for job in jobs] == [JobStatus.STOPPED] * 2
     assert [job.finished for job in jobs] == [True] * 2
@@ -388,7 +410,9 @@ def start_program(tmp_path, name, program=PROGRAM):
     script.write_text(textwrap.dedent(HANGING), encoding="utf-8")
     path.write_text(textwrap.dedent(program), encoding="utf-8")
     process = subprocess.Popen(
-        [sys.executable, str(path), str(script), name, ROLE], stdout=subprocess.PIPE, text=True,
+        [sys.executable, str(path), str(script), name, ROLE],
+        stdout=subprocess.PIPE,
+        text=True,
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
     )
     lines = iter(process.stdout.readline, "")
@@ -416,7 +440,11 @@ def test_the_next_run_stops_what_a_killed_one_left_and_nothing_else(launched, re
         launched(name="hpo-orphans")
         assert capsys.readouterr().out == f"stopped what an earlier run left: {', '.join(left)}\n"
         assert_stopped(left)
-        assert set(jobs_named("hpo-alive").values()) == set(jobs_named("hpo-orphans-not").values()) == {"InProgress"}
+        assert (
+            set(jobs_named("hpo-alive").values())
+            == set(jobs_named("hpo-orphans-not").values())
+            == {"InProgress"}
+        )
     finally:
         alive.kill()
         alive.wait()
@@ -443,12 +471,15 @@ def test_an_interrupt_ends_the_program_and_its_jobs(rehearsal, tmp_path):
     assert_stopped(jobs_named("hpo-interrupt"))
 
 
-REHEARSED = """
+REHEARSED = (
+    """
     import os, sys
     from hpo_helpers.jobs._sagemaker_upload import program_name
 from hpo_helpers.jobs.rehearsal import Rehearsal
     os.environ.update(Rehearsal().environment)
-""" + PROGRAM
+"""
+    + PROGRAM
+)
 
 
 def test_a_killed_rehearsal_leaves_no_process(tmp_path):
@@ -474,7 +505,18 @@ def test_a_name_that_is_taken_is_not_used_again(launched, monkeypatch):
     assert len(reports) == 3 and status_on_aws(taken.name) == "InProgress"
 
 
-ODD = ["a b", "it's", 'say "x"', "$(touch /tmp/harm)", "../../etc/passwd", "Zürich 数据 🎲", "-rf", "a\nb", "; exit 1", "\\"]
+ODD = [
+    "a b",
+    "it's",
+    'say "x"',
+    "$(touch /tmp/harm)",
+    "../../etc/passwd",
+    "Zürich 数据 🎲",
+    "-rf",
+    "a\nb",
+    "; exit 1",
+    "\\",
+]
 
 
 def test_odd_hyperparameters_arrive_as_they_are(launched):
@@ -484,7 +526,9 @@ def test_odd_hyperparameters_arrive_as_they_are(launched):
     job = launcher.submit(odd, 1)
     finish(launcher, job)
     logs = boto3.client("logs")
-    stream = logs.describe_log_streams(logGroupName="/aws/sagemaker/TrainingJobs", logStreamNamePrefix=job.name)
+    stream = logs.describe_log_streams(
+        logGroupName="/aws/sagemaker/TrainingJobs", logStreamNamePrefix=job.name
+    )
     name = stream["logStreams"][0]["logStreamName"]
     events = logs.get_log_events(logGroupName="/aws/sagemaker/TrainingJobs", logStreamName=name)["events"]
     (line,) = [event["message"] for event in events if event["message"].startswith("argv ")]
@@ -494,7 +538,7 @@ def test_odd_hyperparameters_arrive_as_they_are(launched):
 
 
 def test_a_script_with_an_odd_name_runs(launched):
-    launcher = launched(HALVING, file="-rf it's \"Zürich\" $(数据).py")
+    launcher = launched(HALVING, file='-rf it\'s "Zürich" $(数据).py')
     job = launcher.submit({}, 1)
     assert len(finish(launcher, job)[0]) == 1
 
@@ -516,7 +560,7 @@ def test_the_container_gets_a_name_that_it_takes(file, name):
 
 def test_data_and_dependencies_arrive_whole_and_hidden_files_stay_here(launched, tmp_path):
     folder = tmp_path / "my data"
-    names = ["a.txt", "sub folder/it's \"b\".txt", "Zürich/数据 🎲.txt", "..c", "d..", "100%/e+f&g=h?.txt"]
+    names = ["a.txt", 'sub folder/it\'s "b".txt', "Zürich/数据 🎲.txt", "..c", "d..", "100%/e+f&g=h?.txt"]
     for name in [*names, ".aws/credentials", ".hidden"]:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(name, encoding="utf-8")
@@ -525,7 +569,8 @@ def test_data_and_dependencies_arrive_whole_and_hidden_files_stay_here(launched,
         import os, pathlib
         from beside import ANSWER
         folder = pathlib.Path(os.environ["SM_CHANNEL_TRAINING"])
-        files = {path.relative_to(folder).as_posix(): path.read_text("utf-8") for path in folder.rglob("*") if path.is_file()}
+        paths = [path for path in folder.rglob("*") if path.is_file()]
+        files = {path.relative_to(folder).as_posix(): path.read_text("utf-8") for path in paths}
         assert all(name == content for name, content in files.items()), files
         print(f"epoch=1 valid_error={ANSWER} files={len(files)}")
     """
@@ -540,7 +585,9 @@ def test_nothing_is_uploaded_twice_and_what_changed_is_uploaded_anew(launched, r
     (tmp_path / "data" / "a.txt").write_text("a")
 
     def stored():
-        objects = boto3.client("s3").list_objects_v2(Bucket=launchers[0].bucket, Prefix=f"{launchers[0].name}/")
+        objects = boto3.client("s3").list_objects_v2(
+            Bucket=launchers[0].bucket, Prefix=f"{launchers[0].name}/"
+        )
         return {entry["Key"]: entry["LastModified"] for entry in objects["Contents"]}
 
     launchers = [launched(data=tmp_path / "data"), launched(data=tmp_path / "data")]
@@ -622,7 +669,9 @@ def tune_by_sagemaker(launcher, name):
 
 
 def status_of_tuning(name):
-    described = boto3.client("sagemaker").describe_hyper_parameter_tuning_job(HyperParameterTuningJobName=name)
+    described = boto3.client("sagemaker").describe_hyper_parameter_tuning_job(
+        HyperParameterTuningJobName=name
+    )
     return described["HyperParameterTuningJobStatus"]
 
 
@@ -652,7 +701,9 @@ def test_a_bucket_that_will_be_empty_is_deleted_too(launched, monkeypatch):
 
 def test_an_own_bucket_is_used_and_neither_made_nor_deleted(launched):
     launcher = launched(bucket="my-own-bucket")
-    with pytest.raises(SageMakerError, match="there is no bucket 'my-own-bucket': make it, or leave bucket= out"):
+    with pytest.raises(
+        SageMakerError, match="there is no bucket 'my-own-bucket': make it, or leave bucket= out"
+    ):
         launcher.submit({}, 1)
     boto3.client("s3").create_bucket(Bucket="my-own-bucket")
     launcher.training_job({}, 1, "hpo-x")

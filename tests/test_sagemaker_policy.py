@@ -17,7 +17,13 @@ from botocore.session import get_session
 
 from hpo_helpers.jobs._sagemaker_errors import ACTIONS
 from hpo_helpers.jobs.rehearsal import Rehearsal
-from hpo_helpers.jobs.sagemaker import SageMakerLauncher, delete_created, jobs_from_logs, jobs_from_search, list_created
+from hpo_helpers.jobs.sagemaker import (
+    SageMakerLauncher,
+    delete_created,
+    jobs_from_logs,
+    jobs_from_search,
+    list_created,
+)
 
 ROOT = Path(__file__).parents[1]
 POLICY = json.loads((ROOT / "notebooks" / "sagemaker_policy.json").read_text(encoding="utf-8"))
@@ -84,7 +90,11 @@ def calls_in(source: str) -> set[tuple[str, str]]:
 def service_of(node: ast.expr) -> str | None:
     """Tell which client an expression is, by its name, or by the name that it is made with."""
     if isinstance(node, ast.Call):
-        named = getattr(node.func, "attr", "") == "client" and node.args and isinstance(node.args[0], ast.Constant)
+        named = (
+            getattr(node.func, "attr", "") == "client"
+            and node.args
+            and isinstance(node.args[0], ast.Constant)
+        )
         return node.args[0].value if named and node.args[0].value in SERVICES else None
     name = getattr(node, "attr", getattr(node, "id", "")).strip("_").removeprefix("polled_")
     return name if name in SERVICES else None
@@ -94,7 +104,10 @@ def sources() -> dict[str, str]:
     """Return the code of the launcher and of the lesson with its solutions."""
     paths = [*(ROOT / "hpo_helpers/jobs").glob("_sagemaker_*.py"), ROOT / "hpo_helpers/jobs/sagemaker.py"]
     found = {path.name: path.read_text(encoding="utf-8") for path in paths}
-    for path in [*(ROOT / "notebooks").glob("11_*.ipynb"), *(ROOT / "notebooks/solutions").glob("11_*.ipynb")]:
+    for path in [
+        *(ROOT / "notebooks").glob("11_*.ipynb"),
+        *(ROOT / "notebooks/solutions").glob("11_*.ipynb"),
+    ]:
         cells = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
         found[path.name] = re.sub(r"^(\s*)[%!].*", r"\1pass", "\n".join(cells), flags=re.MULTILINE)
     return found
@@ -163,7 +176,8 @@ def resource_of(operation: str, arguments: dict) -> str:
         key = arguments.get("Key") or (keys[0] if keys else None)
         return f"arn:aws:s3:::{arguments['Bucket']}" + (f"/{key}" if key else "")
     if "logGroupName" in arguments:
-        return f"arn:aws:logs:{where}:log-group:{arguments['logGroupName']}:log-stream:{arguments.get('logStreamName', '')}"
+        stream = arguments.get("logStreamName", "")
+        return f"arn:aws:logs:{where}:log-group:{arguments['logGroupName']}:log-stream:{stream}"
     if "ResourceArn" in arguments:
         return arguments["ResourceArn"]
     if "TrainingJobName" in arguments:
@@ -179,7 +193,9 @@ def test_every_call_of_a_run_is_allowed_on_what_it_is_made(calls, tmp_path) -> N
     with SageMakerLauncher(script, role=ROLE, data=data, name="hpo-policy") as launcher:
         jobs = [launcher.submit({}, 1), launcher.submit({}, 1)]
         launcher.wait(jobs)
-        SageMakerLauncher(script, role=ROLE, name="hpo-policy").close()  # looks for orphans, of which there are none
+        SageMakerLauncher(
+            script, role=ROLE, name="hpo-policy"
+        ).close()  # looks for orphans, of which there are none
         jobs[0].stop()
     assert len(jobs_from_logs("hpo-policy")) == len(jobs_from_search("hpo-policy")) == 2
     while "InProgress" in set(jobs_from_search("hpo-policy")["status"]):

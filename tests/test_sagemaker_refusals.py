@@ -12,7 +12,7 @@ import boto3
 import pytest
 from botocore.config import Config
 from botocore.exceptions import EndpointConnectionError
-from botocore.stub import ANY, Stubber
+from botocore.stub import Stubber
 
 from hpo_helpers.jobs import JobStatus, _sagemaker_polling, sagemaker
 from hpo_helpers.jobs._sagemaker_logs import LogReader, read_all
@@ -64,7 +64,12 @@ def created(aws, n_jobs=1):
 
 
 def listed(aws, name, status, secondary=None):
-    job = {"TrainingJobName": name, "TrainingJobArn": JOB_ARN, "CreationTime": NOW, "TrainingJobStatus": status}
+    job = {
+        "TrainingJobName": name,
+        "TrainingJobArn": JOB_ARN,
+        "CreationTime": NOW,
+        "TrainingJobStatus": status,
+    }
     summary = {**job, "SecondaryStatus": secondary or status}
     aws.polled_sagemaker.add_response("list_training_jobs", {"TrainingJobSummaries": [summary]})
 
@@ -84,7 +89,9 @@ def described(aws, name, status, **more):
 
 
 def streams(aws, *names):
-    aws.polled_logs.add_response("describe_log_streams", {"logStreams": [{"logStreamName": name} for name in names]})
+    aws.polled_logs.add_response(
+        "describe_log_streams", {"logStreams": [{"logStreamName": name} for name in names]}
+    )
 
 
 def refuse(stub, operation, code, message, **response_meta):
@@ -135,7 +142,9 @@ def test_a_refusal_ends_at_once_and_says_what_helps(aws, launcher, code, message
     refuse(aws.sagemaker, "create_training_job", code, message)
     with pytest.raises(SageMakerError) as caught:
         launcher.submit({}, 3)
-    assert said in str(caught.value) and message.split(" ")[-1] in str(caught.value) + message * (code[0] == "E")
+    assert said in str(caught.value) and message.split(" ")[-1] in str(caught.value) + message * (
+        code[0] == "E"
+    )
     assert launcher._billed == set() and launcher._running == {}
 
 
@@ -165,7 +174,13 @@ def test_a_job_that_may_not_be_stopped_is_named(aws, launcher):
 
 
 def test_without_credentials_or_region_it_says_what_to_do(monkeypatch, tmp_path):
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_DEFAULT_REGION", "AWS_REGION"):
+    for name in (
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_PROFILE",
+        "AWS_DEFAULT_REGION",
+        "AWS_REGION",
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
@@ -228,7 +243,11 @@ def test_a_request_is_what_sagemaker_takes(aws, launcher):
     }
     assert request["AlgorithmSpecification"]["TrainingImage"] == image_uri("eu-west-1")
     assert request["StoppingCondition"] == {"MaxRuntimeInSeconds": 600}
-    assert {tag["Key"] for tag in request["Tags"]} == {"hpo-helpers:name", "hpo-helpers:owner", "hpo-helpers:process"}
+    assert {tag["Key"] for tag in request["Tags"]} == {
+        "hpo-helpers:name",
+        "hpo-helpers:owner",
+        "hpo-helpers:process",
+    }
     (definition,) = request["AlgorithmSpecification"]["MetricDefinitions"]
     import re
 
@@ -266,7 +285,11 @@ def violations(value, shape):
     elif shape.type_name == "string":
         pattern = shape.metadata.get("pattern", "").replace(r"\p{L}\p{Z}\p{N}", r"\w ")
         too_long = len(value) > shape.metadata.get("max", 10**6)
-        if too_long or not re.fullmatch(pattern or ".*", value, re.DOTALL) or value not in (shape.enum or [value]):
+        if (
+            too_long
+            or not re.fullmatch(pattern or ".*", value, re.DOTALL)
+            or value not in (shape.enum or [value])
+        ):
             yield value
 
 
@@ -283,8 +306,13 @@ def test_spot_asks_for_checkpoints_and_gives_the_script_the_folder(aws):
 def test_hyperparameters_that_sagemaker_does_not_take_are_refused(aws, launcher):
     import numpy as np
 
-    assert launcher.training_job({"x": np.float64(0.5), "n": np.int64(3)}, 1, "hpo-x")["HyperParameters"]["n"] == "3"
-    with pytest.raises(TypeError, match="the hyperparameter 'x' must be a number, a string, a list or a dict"):
+    assert (
+        launcher.training_job({"x": np.float64(0.5), "n": np.int64(3)}, 1, "hpo-x")["HyperParameters"]["n"]
+        == "3"
+    )
+    with pytest.raises(
+        TypeError, match="the hyperparameter 'x' must be a number, a string, a list or a dict"
+    ):
         launcher.submit({"x": object()}, 1)
     with pytest.raises(ValueError, match="'x' must have at most 2500 characters in JSON, got 2501"):
         launcher.submit({"x": "a" * 2499}, 1)
@@ -297,9 +325,21 @@ def test_hyperparameters_that_sagemaker_does_not_take_are_refused(aws, launcher)
 @pytest.mark.parametrize(
     ("region", "instance_type", "address"),
     [
-        ("us-east-1", "ml.m5.large", "763104351884.dkr.ecr.us-east-1.amazonaws.com/mxnet-training:1.9.0-cpu-py38"),
-        ("eu-south-1", "ml.g4dn.xlarge", "692866216735.dkr.ecr.eu-south-1.amazonaws.com/mxnet-training:1.9.0-gpu-py38"),
-        ("cn-north-1", "ml.c5.large", "727897471807.dkr.ecr.cn-north-1.amazonaws.com.cn/mxnet-training:1.9.0-cpu-py38"),
+        (
+            "us-east-1",
+            "ml.m5.large",
+            "763104351884.dkr.ecr.us-east-1.amazonaws.com/mxnet-training:1.9.0-cpu-py38",
+        ),
+        (
+            "eu-south-1",
+            "ml.g4dn.xlarge",
+            "692866216735.dkr.ecr.eu-south-1.amazonaws.com/mxnet-training:1.9.0-gpu-py38",
+        ),
+        (
+            "cn-north-1",
+            "ml.c5.large",
+            "727897471807.dkr.ecr.cn-north-1.amazonaws.com.cn/mxnet-training:1.9.0-cpu-py38",
+        ),
     ],
 )
 def test_the_image_is_the_regions(region, instance_type, address):
@@ -348,12 +388,17 @@ def test_a_job_stopped_from_outside_is_stopped(aws, launcher):
     [
         ("AlgorithmError: ExecuteUserScriptError: ValueError: cannot pull the images", ""),
         ("ClientError: Cannot pull the container image: no such tag.", "set image_uri="),
-        ("ClientError: Data download failed: S3 HeadObject 403 Access Denied", "grant the execution role s3:GetObject"),
+        (
+            "ClientError: Data download failed: S3 HeadObject 403 Access Denied",
+            "grant the execution role s3:GetObject",
+        ),
         ("InternalServerError: We encountered an internal error. Please try again.", ""),
         ("CapacityError: Unable to provision requested ML compute capacity.", ""),
     ],
 )
-def test_a_failure_keeps_its_reason_and_gets_advice_where_it_is_no_fault_of_the_script(aws, launcher, reason, advice):
+def test_a_failure_keeps_its_reason_and_gets_advice_where_it_is_no_fault_of_the_script(
+    aws, launcher, reason, advice
+):
     ended(aws, launcher, "Failed", FailureReason=reason)
     job = finished(launcher)
     assert job.status is JobStatus.FAILED and job.error.startswith(reason)
@@ -379,7 +424,9 @@ def test_a_job_that_somebody_deleted_has_failed(aws, launcher, monkeypatch):
     monkeypatch.setattr(_sagemaker_polling, "UNLISTED_SECONDS", 0.0)
     created(aws)
     aws.polled_sagemaker.add_response("list_training_jobs", {"TrainingJobSummaries": []})
-    refuse(aws.polled_sagemaker, "describe_training_job", "ValidationException", "Requested resource not found.")
+    refuse(
+        aws.polled_sagemaker, "describe_training_job", "ValidationException", "Requested resource not found."
+    )
     for _ in range(20):
         streams(aws)
     job = finished(launcher)
@@ -390,7 +437,9 @@ def test_a_job_that_is_not_listed_yet_is_waited_for(aws, launcher):
     name = f"{launcher.run}-000"
     created(aws)
     aws.polled_sagemaker.add_response("list_training_jobs", {"TrainingJobSummaries": []})
-    refuse(aws.polled_sagemaker, "describe_training_job", "ValidationException", "Requested resource not found.")
+    refuse(
+        aws.polled_sagemaker, "describe_training_job", "ValidationException", "Requested resource not found."
+    )
     aws.polled_sagemaker.add_response("list_training_jobs", {"TrainingJobSummaries": []})
     described(aws, name, "InProgress")
     listed(aws, name, "Completed")
@@ -404,8 +453,18 @@ def test_statuses_come_in_pages_and_no_more_are_read_than_needed(aws, launcher):
     name = f"{launcher.run}-000"
     created(aws)
     aws.polled_sagemaker.add_response("list_training_jobs", {"TrainingJobSummaries": [], "NextToken": "more"})
-    request = {"NameContains": launcher.run, "SortBy": "CreationTime", "SortOrder": "Descending", "MaxResults": 100}
-    job = {"TrainingJobName": name, "TrainingJobArn": JOB_ARN, "CreationTime": NOW, "TrainingJobStatus": "Completed"}
+    request = {
+        "NameContains": launcher.run,
+        "SortBy": "CreationTime",
+        "SortOrder": "Descending",
+        "MaxResults": 100,
+    }
+    job = {
+        "TrainingJobName": name,
+        "TrainingJobArn": JOB_ARN,
+        "CreationTime": NOW,
+        "TrainingJobStatus": "Completed",
+    }
     answer = {"TrainingJobSummaries": [job], "NextToken": "still more"}
     aws.polled_sagemaker.add_response("list_training_jobs", answer, {**request, "NextToken": "more"})
     for _ in range(5):
@@ -447,8 +506,12 @@ def test_a_poll_that_fails_for_now_is_made_again(aws, launcher, monkeypatch, cod
         monkeypatch.setattr(aws.polled_sagemaker.client, "list_training_jobs", fail_twice)
     else:
         status = 400 if code == "ThrottlingException" else 500
-        aws.polled_sagemaker.add_client_error("list_training_jobs", code, "Rate exceeded", http_status_code=status)
-        aws.polled_logs.add_client_error("describe_log_streams", code, "Rate exceeded", http_status_code=status)
+        aws.polled_sagemaker.add_client_error(
+            "list_training_jobs", code, "Rate exceeded", http_status_code=status
+        )
+        aws.polled_logs.add_client_error(
+            "describe_log_streams", code, "Rate exceeded", http_status_code=status
+        )
     listed(aws, name, "Completed")
     for _ in range(5):
         streams(aws)
@@ -543,7 +606,9 @@ class FakeLogs:
         self.n_there[stream] = len(self.streams[stream])
 
     def describe_log_streams(self, logGroupName, logStreamNamePrefix):
-        return {"logStreams": [{"logStreamName": stream} for stream, n_lines in self.n_there.items() if n_lines]}
+        return {
+            "logStreams": [{"logStreamName": stream} for stream, n_lines in self.n_there.items() if n_lines]
+        }
 
     def get_log_events(self, logGroupName, logStreamName, startFromHead, nextToken="0"):
         start = int(nextToken)
@@ -559,7 +624,9 @@ class FakeLogs:
 @pytest.mark.parametrize("seed", range(20))
 def test_every_line_is_read_once_and_none_is_lost(seed):
     random_state = random.Random(seed)
-    texts = {stream: [f"{stream} {i}" for i in range(random_state.randint(0, 40))] for stream in ("job/1", "job/2")}
+    texts = {
+        stream: [f"{stream} {i}" for i in range(random_state.randint(0, 40))] for stream in ("job/1", "job/2")
+    }
     logs = FakeLogs(random_state, texts)
     reader, read = LogReader(logs, "job"), []
     for _ in range(60):
@@ -586,4 +653,7 @@ def test_calls_are_spaced_and_back_off_while_nothing_happens():
 
 
 def test_the_script_sends_what_it_needs_and_no_more():
-    assert {path.name for path in map(Path, sagemaker._code_files(None, ()))} == {"train_mnist.py", "mxnet_compat.py"}
+    assert {path.name for path in map(Path, sagemaker.code_files(None, ()))} == {
+        "train_mnist.py",
+        "mxnet_compat.py",
+    }

@@ -111,7 +111,9 @@ def explain(error: Exception) -> str:
     operation = getattr(error, "operation_name", "")
     action = ACTIONS.get(operation, f"sagemaker:{operation}")
     if code in BAD_CREDENTIALS:
-        return f"AWS does not accept the credentials ({code}): renew them, by `aws sso login` or new access keys"
+        return (
+            f"AWS does not accept the credentials ({code}): renew them, by `aws sso login` or new access keys"
+        )
     if code in DENIED and "iam:PassRole" not in said:
         return f"AWS denies {action}: grant it as notebooks/sagemaker_policy.json does. AWS said: {said}"
     if code == "ResourceLimitExceeded":

@@ -64,7 +64,9 @@ class LogReader:
     def _list_streams(self) -> None:
         try:
             # A job is started a few times at most; a call gives 50 streams.
-            listed = self._logs.describe_log_streams(logGroupName=GROUP, logStreamNamePrefix=f"{self._job_name}/")
+            listed = self._logs.describe_log_streams(
+                logGroupName=GROUP, logStreamNamePrefix=f"{self._job_name}/"
+            )
         except Exception as error:
             if code_of(error) not in NOT_FOUND:  # the group appears with an account's first job
                 raise

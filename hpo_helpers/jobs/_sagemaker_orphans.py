@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 
-from hpo_helpers.jobs._sagemaker_errors import NOT_FOUND, code_of, explained
+from hpo_helpers.jobs._sagemaker_errors import NOT_FOUND, SageMakerError, code_of, explained
 
 NAME_TAG, OWNER_TAG, PROCESS_TAG = "hpo-helpers:name", "hpo-helpers:owner", "hpo-helpers:process"
 
@@ -47,8 +47,48 @@ def stop_job(sagemaker: Any, job_name: str) -> bool:
     return True
 
 
+def stop_all(sagemaker: Any, names: set[str], pid: int) -> None:
+    """Stop every job of `names`, and take each out that needs no stopping any more.
+
+    Parameters
+    ----------
+    pid
+        The process whose jobs they are; in a fork of it nothing is stopped.
+
+    Raises
+    ------
+    SageMakerError
+        If some could not be stopped.
+    """
+    if os.getpid() != pid:
+        return
+    failure, interruption = None, None
+    for name in sorted(names):
+        while name in names:
+            try:
+                with explained():
+                    stop_job(sagemaker, name)
+                names.discard(name)
+            except KeyboardInterrupt as error:  # an impatient second Ctrl-C must not leave jobs behind
+                interruption = error
+            except Exception as error:
+                failure = error
+                break
+        if failure is not None and not isinstance(failure, SageMakerError):
+            break  # there is no network: the others would take as long to fail
+    if failure is not None:
+        left = ", ".join(sorted(names))
+        raise SageMakerError(
+            f"these jobs could not be stopped, max_run will end them: {left} ({failure})"
+        ) from failure
+    if interruption is not None:
+        raise interruption
+
+
 def _running_jobs(sagemaker: Any, name: str) -> list[dict[str, Any]]:
-    pages = sagemaker.get_paginator("list_training_jobs").paginate(StatusEquals="InProgress", NameContains=name)
+    pages = sagemaker.get_paginator("list_training_jobs").paginate(
+        StatusEquals="InProgress", NameContains=name
+    )
     jobs = [job for page in pages for job in page["TrainingJobSummaries"]]
     return [job for job in jobs if job["TrainingJobName"].startswith(f"{name}-")]
 

@@ -127,7 +127,11 @@ class Polling:
         if not self._next_page:
             self._unlisted = {job.name for job in self._jobs.values() if not job.is_over}
         page = self._clients.polled_sagemaker.list_training_jobs(
-            NameContains=self._run, SortBy="CreationTime", SortOrder="Descending", MaxResults=100, **self._next_page
+            NameContains=self._run,
+            SortBy="CreationTime",
+            SortOrder="Descending",
+            MaxResults=100,
+            **self._next_page,
         )
         self._note(page["TrainingJobSummaries"])
         token = page.get("NextToken")
@@ -137,7 +141,10 @@ class Polling:
 
     def _note(self, summaries: Iterable[dict[str, Any]]) -> None:
         for summary in summaries:
-            name, status = summary["TrainingJobName"], summary.get("SecondaryStatus", summary["TrainingJobStatus"])
+            name, status = (
+                summary["TrainingJobName"],
+                summary.get("SecondaryStatus", summary["TrainingJobStatus"]),
+            )
             job = self._jobs.get(name)
             if name in self._unlisted and job is not None and job.secondary_status != status:
                 job.secondary_status = status
@@ -164,12 +171,17 @@ class Polling:
                 raise
             if job.age < UNLISTED_SECONDS:
                 return
-            description = {"TrainingJobStatus": "Failed", "FailureReason": "the job is gone: somebody deleted it"}
+            description = {
+                "TrainingJobStatus": "Failed",
+                "FailureReason": "the job is gone: somebody deleted it",
+            }
         if description["TrainingJobStatus"] in ENDED:
             job.end(description)
             job.reader.look_again()
             job.log_pace.hurry()
             self._status_pace.hurry()
+        else:  # the list was ahead of it, or behind: look there again
+            job.secondary_status = ""
 
     def _read_lines(self, job: Polled) -> None:
         lines = job.reader.step()

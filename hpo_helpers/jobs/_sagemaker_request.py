@@ -94,15 +94,21 @@ def encode_hyperparameters(hyperparameters: Mapping[str, Any]) -> dict[str, str]
 
 def _checked_key(name: str) -> str:
     if not isinstance(name, str) or not 1 <= len(name) <= LONGEST_KEY:
-        raise ValueError(f"the name of a hyperparameter must have 1 to {LONGEST_KEY} characters, got {name!r}")
+        raise ValueError(
+            f"the name of a hyperparameter must have 1 to {LONGEST_KEY} characters, got {name!r}"
+        )
     return name
 
 
 def _encode(name: str, value: Any) -> str:
     try:
-        text = json.dumps(value.item() if hasattr(value, "item") else value)  # a scalar of NumPy's is not JSON's
+        text = json.dumps(
+            value.item() if hasattr(value, "item") else value
+        )  # a scalar of NumPy's is not JSON's
     except (TypeError, ValueError) as error:
-        raise TypeError(f"the hyperparameter {name!r} must be a number, a string, a list or a dict: {error}") from None
+        raise TypeError(
+            f"the hyperparameter {name!r} must be a number, a string, a list or a dict: {error}"
+        ) from None
     if len(text) > LONGEST_VALUE:
         raise ValueError(
             f"the hyperparameter {name!r} must have at most {LONGEST_VALUE} characters in JSON, got {len(text)}"
@@ -141,7 +147,11 @@ def training_job(
     data, prefix
         The prefix in S3 of the data, if there are any, and of what the job will write.
     """
-    script_mode = {"sagemaker_program": program, "sagemaker_submit_directory": code, "sagemaker_region": region}
+    script_mode = {
+        "sagemaker_program": program,
+        "sagemaker_submit_directory": code,
+        "sagemaker_region": region,
+    }
     checkpoint = {"checkpoint": CHECKPOINTS} if spot else {}
     request = {
         "TrainingJobName": name,
@@ -153,7 +163,7 @@ def training_job(
         },
         "HyperParameters": encode_hyperparameters({**hyperparameters, **checkpoint, **script_mode}),
         "OutputDataConfig": {"S3OutputPath": f"{prefix}/output"},
-        "ResourceConfig": {"InstanceType": instance_type, "InstanceCount": 1, "VolumeSizeInGB": 10},
+        "ResourceConfig": {"InstanceType": instance_type, "InstanceCount": 1, "VolumeSizeInGB": 30},
         "StoppingCondition": {"MaxRuntimeInSeconds": max_run},
         "Tags": [{"Key": key, "Value": value} for key, value in tags.items()],
     }
@@ -172,5 +182,8 @@ def _spot(name: str, prefix: str, max_run: int) -> dict[str, Any]:
     return {
         "EnableManagedSpotTraining": True,
         "CheckpointConfig": {"S3Uri": f"{prefix}/checkpoints/{name}", "LocalPath": CHECKPOINTS},
-        "StoppingCondition": {"MaxRuntimeInSeconds": max_run, "MaxWaitTimeInSeconds": max_run + max(max_run, 3600)},
+        "StoppingCondition": {
+            "MaxRuntimeInSeconds": max_run,
+            "MaxWaitTimeInSeconds": max_run + max(max_run, 3600),
+        },
     }

@@ -11,10 +11,34 @@ import tarfile
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from hpo_helpers.jobs._sagemaker_clients import Clients
 from hpo_helpers.jobs._sagemaker_errors import NOT_FOUND, SageMakerError, code_of, explained
+
+PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def code_files(script: Any, dependencies: Sequence[Any]) -> list[Path]:
+    """Return the script, the package's own if there is none, and what goes with it; all of them exist."""
+    if script is None:
+        script, dependencies = PACKAGE / "train_mnist.py", [PACKAGE / "mxnet_compat.py", *dependencies]
+    paths = [Path(path) for path in (script, *dependencies)]
+    for path in paths:
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no file {str(path)!r}")
+    if paths[0].suffix != ".py":
+        raise ValueError(f"script must be a Python script, got {str(script)!r}")
+    return paths
+
+
+def data_folder(data: Any) -> Path | None:
+    """Return the folder of the data, if there is one; it exists."""
+    if data is None:
+        return None
+    if not Path(data).is_dir():
+        raise FileNotFoundError(f"there is no folder {str(data)!r}")
+    return Path(data)
 
 
 def default_bucket(clients: Clients) -> str:
@@ -49,7 +73,9 @@ def program_name(script: Path) -> str:
     return re.sub(r"[^A-Za-z0-9._+-]", "_", script.name).lstrip("-.") or "train.py"
 
 
-def upload_code(clients: Clients, bucket: str, prefix: str, script: Path, dependencies: Sequence[Path]) -> str:
+def upload_code(
+    clients: Clients, bucket: str, prefix: str, script: Path, dependencies: Sequence[Path]
+) -> str:
     """Upload the script and what lies beside it as one archive, and return its address."""
     names = {program_name(script): script} | {path.name: path for path in dependencies}
     if len(names) <= len(dependencies):
@@ -88,13 +114,15 @@ def upload_mnist(clients: Clients, bucket: str, prefix: str) -> str:
 def _archive(files: dict[str, Path]) -> bytes:
     """Pack files, all in one folder. The same files give the same bytes, so times and owners stay out."""
     packed = io.BytesIO()
-    with gzip.GzipFile(fileobj=packed, mode="wb", mtime=0, filename="") as zipped:
-        with tarfile.open(fileobj=zipped, mode="w") as archive:
-            for name in sorted(files):
-                content = files[name].read_bytes()
-                entry = tarfile.TarInfo(name)
-                entry.size, entry.mode = len(content), 0o644
-                archive.addfile(entry, io.BytesIO(content))
+    with (
+        gzip.GzipFile(fileobj=packed, mode="wb", mtime=0, filename="") as zipped,
+        tarfile.open(fileobj=zipped, mode="w") as archive,
+    ):
+        for name in sorted(files):
+            content = files[name].read_bytes()
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode = len(content), 0o644
+            archive.addfile(entry, io.BytesIO(content))
     return packed.getvalue()
 
 

@@ -14,13 +14,12 @@ import time
 import warnings
 import weakref
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from hpo_helpers.jobs import JobStatus, Report, job_epochs, make_report
 from hpo_helpers.jobs import _sagemaker_request as request
 from hpo_helpers.jobs._sagemaker_cleaning import delete_created, list_created
-from hpo_helpers.jobs._sagemaker_clients import Clients, connect
+from hpo_helpers.jobs._sagemaker_clients import connect
 from hpo_helpers.jobs._sagemaker_errors import (
     NO_QUOTA,
     SageMakerError,
@@ -31,12 +30,14 @@ from hpo_helpers.jobs._sagemaker_errors import (
     was_retried,
 )
 from hpo_helpers.jobs._sagemaker_logs import Line, LogReader
-from hpo_helpers.jobs._sagemaker_orphans import stop_job, stop_orphans, tags_of_this_process
+from hpo_helpers.jobs._sagemaker_orphans import stop_all, stop_job, stop_orphans, tags_of_this_process
 from hpo_helpers.jobs._sagemaker_pace import Pace
 from hpo_helpers.jobs._sagemaker_polling import LOG_SECONDS_OF_A_JOB, Polling
 from hpo_helpers.jobs._sagemaker_request import image_uri
 from hpo_helpers.jobs._sagemaker_tables import jobs_from_logs, jobs_from_search
 from hpo_helpers.jobs._sagemaker_upload import (
+    code_files,
+    data_folder,
     default_bucket,
     ensure_bucket,
     program_name,
@@ -56,8 +57,6 @@ __all__ = [
     "jobs_from_search",
     "list_created",
 ]
-
-PACKAGE = Path(__file__).resolve().parents[1]
 
 #: Seconds after its end for which lines of a job may still be on their way, unless its last ones have been seen.
 LATE_SECONDS = 10.0
@@ -148,8 +147,8 @@ class SageMakerLauncher:
         self._role = request.check_role(role)
         self.name = request.check_name(name)
         self.metric = metric
-        self._code = _code_files(script, dependencies)
-        self._data = _data_folder(data)
+        self._code = code_files(script, dependencies)
+        self._data = data_folder(data)
         self._has_mnist = script is None and data is None
         self._fixed = _check_fixed(fixed or {})
         self._n_workers = _positive("n_workers", n_workers)
@@ -175,7 +174,7 @@ class SageMakerLauncher:
         self._closed = False
         self._start = time.monotonic()
         # At the end of the program, or once nobody can reach a launcher that was never closed.
-        self._end = weakref.finalize(self, _stop_all, self._clients.sagemaker, self._billed, os.getpid())
+        self._end = weakref.finalize(self, stop_all, self._clients.sagemaker, self._billed, os.getpid())
         _say_stopped(stop_orphans(self._clients.sagemaker, name))
 
     @property
@@ -209,7 +208,9 @@ class SageMakerLauncher:
         if self._closed:
             raise RuntimeError("this launcher is closed: make a new one")
         if self._n_started >= self._max_jobs:
-            raise RuntimeError(f"max_jobs={self._max_jobs} jobs have been started: make a new launcher for more")
+            raise RuntimeError(
+                f"max_jobs={self._max_jobs} jobs have been started: make a new launcher for more"
+            )
         if len(self._running) >= self.n_workers:
             raise RuntimeError(f"all {self.n_workers} workers are taken: wait until a job has finished")
         job = SageMakerJob(self, next(self._ids), params, _positive("epochs", job_epochs(params, epochs)))
@@ -281,7 +282,7 @@ class SageMakerLauncher:
             job._silent = True
             self._let_go(job, JobStatus.STOPPED)
         # Not the finalizer itself, which would not run a second time if a job could not be stopped now.
-        _stop_all(self._clients.sagemaker, self._billed, os.getpid())
+        stop_all(self._clients.sagemaker, self._billed, os.getpid())
 
     def __enter__(self) -> SageMakerLauncher:
         return self
@@ -337,10 +338,8 @@ class SageMakerLauncher:
         if job not in self._waiting:
             self._waiting.append(job)
         if n_workers < self._n_workers:
-            warnings.warn(
-                f"n_workers is lowered from {self._n_workers} to {n_workers}, and {job.name} waits. AWS said: {message}",
-                stacklevel=4,
-            )
+            lowered = f"n_workers is lowered from {self._n_workers} to {n_workers}, and {job.name} waits"
+            warnings.warn(f"{lowered}. AWS said: {message}", stacklevel=4)
             self._n_workers = n_workers
         self._quota_pace.back_off(QUOTA_SECONDS[1])
 
@@ -474,7 +473,10 @@ class SageMakerJob:
         self._over_at = time.monotonic()
 
     def _report(self, line: Line, metrics: dict[str, Any]) -> None:
-        made = max(self._launcher._time_of(line.timestamp), self._reports[-1].time if self._reports else self._submitted)
+        made = max(
+            self._launcher._time_of(line.timestamp),
+            self._reports[-1].time if self._reports else self._submitted,
+        )
         try:
             report = make_report(metrics, self._launcher.metric, self._last_epochs.get(line.stream, 0), made)
         except ValueError as error:
@@ -498,11 +500,16 @@ class SageMakerJob:
         if self._failure is not None:
             return JobStatus.FAILED, self._failure
         if status == "Failed":
-            return JobStatus.FAILED, explain_failure(self.description.get("FailureReason", "SageMaker gave no reason"))
+            return JobStatus.FAILED, explain_failure(
+                self.description.get("FailureReason", "SageMaker gave no reason")
+            )
         if secondary == "MaxRuntimeExceeded":
             return JobStatus.FAILED, f"it was not done after max_run={self._launcher._max_run} s"
         if secondary == "MaxWaitTimeExceeded":
-            return JobStatus.FAILED, "no spot instance was free for long enough: try again later, or spot=False"
+            return (
+                JobStatus.FAILED,
+                "no spot instance was free for long enough: try again later, or spot=False",
+            )
         return (JobStatus.COMPLETED if status == "Completed" else JobStatus.STOPPED), None
 
     def _rename(self, name: str) -> None:
@@ -521,52 +528,9 @@ class SageMakerJob:
         return bool(self._unread()) or (self._is_gone() and not self._end_was_seen)
 
 
-def _stop_all(sagemaker: Any, names: set[str], pid: int) -> None:
-    """Stop every job of `names`, and take each out that could be stopped."""
-    if os.getpid() != pid:  # a fork of the program that the jobs belong to
-        return
-    failure, interruption = None, None
-    for name in sorted(names):
-        while name in names and failure is None:
-            try:
-                with explained():
-                    stop_job(sagemaker, name)
-                names.discard(name)
-            except KeyboardInterrupt as error:  # an impatient second Ctrl-C must not leave jobs behind
-                interruption = error
-            except Exception as error:
-                failure = error
-    if failure is not None:
-        left = ", ".join(sorted(names))
-        raise SageMakerError(f"these jobs could not be stopped, max_run will end them: {left} ({failure})") from failure
-    if interruption is not None:
-        raise interruption
-
-
 def _say_stopped(orphans: Sequence[str]) -> None:
     if orphans:
         print(f"stopped what an earlier run left: {', '.join(orphans)}")
-
-
-def _code_files(script: Any, dependencies: Sequence[Any]) -> list[Path]:
-    """Return the script and what goes with it, all of which exist."""
-    if script is None:
-        script, dependencies = PACKAGE / "train_mnist.py", [PACKAGE / "mxnet_compat.py", *dependencies]
-    paths = [Path(path) for path in (script, *dependencies)]
-    for path in paths:
-        if not path.is_file():
-            raise FileNotFoundError(f"there is no file {str(path)!r}")
-    if paths[0].suffix != ".py":
-        raise ValueError(f"script must be a Python script, got {str(script)!r}")
-    return paths
-
-
-def _data_folder(data: Any) -> Path | None:
-    if data is None:
-        return None
-    if not Path(data).is_dir():
-        raise FileNotFoundError(f"there is no folder {str(data)!r}")
-    return Path(data)
 
 
 def _check_fixed(fixed: Mapping[str, Any]) -> dict[str, Any]:
