@@ -1,0 +1,336 @@
+"""What lesson 08 says of folds and of ways to tune by them, computed anew."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import re
+import runpy
+import time
+
+import nbformat
+import numpy as np
+import optuna
+import pytest
+from claims import claimed, lesson_text
+from notebook_files import NOTEBOOKS, comparison
+from optuna.samplers import TPESampler
+from optuna.trial import TrialState
+from scipy.stats import wilcoxon
+
+from hpo_helpers.crossval import make_folds
+from hpo_helpers.datasets import load_table
+from hpo_helpers.jobs.local import LocalLauncher
+from hpo_helpers.journal import open_journal
+
+LESSON, SOLUTIONS = "08_cross_validation", "solutions/08_cross_validation_solutions"
+DEFINITIONS = ("imports", "style", "draw", "fit", "deal", "train", "truth", "observe", "workers", "nested")
+
+
+def cells_of(name):
+    notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
+    return {cell.id: cell for cell in notebook.cells if cell.cell_type == "code"}
+
+
+CELLS = cells_of(LESSON)
+
+
+@pytest.fixture(scope="module")
+def lesson():
+    """What the lesson defines: its imports, its data and its functions, as they stand in its cells."""
+    names = {"__name__": "__main__", "importlib": importlib}  # as in a kernel, so that functions travel by value
+    for name in DEFINITIONS:
+        source = CELLS[name].source
+        # Of a cell that goes on to use what it defines, only the definitions.
+        definitions = source.split("\n\n\n")[:-1] if name in ("deal", "truth", "workers", "nested") else [source]
+        exec("\n\n\n".join(definitions), names)
+    return names
+
+
+@pytest.fixture(scope="module")
+def ways():
+    table = load_table("lesson_08_repetitions")
+    return table.assign(too_high=table["estimate"] - table["test_auc"])
+
+
+def by_way(ways, column):
+    return ways.pivot(index="repetition", columns="way", values=column)
+
+
+def mean_and_error(difference, digits=4):
+    return [round(difference.mean(), digits), round(difference.sem(), digits)]
+
+
+# Folds and their standard errors.
+
+
+@pytest.mark.parametrize("k", range(2, 11))
+def test_what_is_dealt_by_hand_is_stratified_and_leaves_nobody_over(lesson, k):
+    is_five = lesson["is_five"][lesson["few"]]
+    fold_of = lesson["deal"](is_five, k, seed=0)
+    for five in (0, 1):
+        sizes = np.bincount(fold_of[is_five == five], minlength=k)
+        assert sizes.sum() == 100 and np.ptp(sizes) <= 1
+
+
+def test_the_truth_lies_halfway_between_the_two_standard_errors(lesson):
+    said = claimed(
+        LESSON,
+        r"The mean varies by ([\d.]+); the naive error says ([\d.]+), the corrected one ([\d.]+)\. .* "
+        r"vary by more, about ([\d.]+) \(its variance",
+    )
+    draws = [lesson["evaluate"](lesson["draw"](seed)[0], seed, usual()) for seed in range(100)]
+    truth = np.std([drawn.mean for drawn in draws], ddof=1)
+    naive = np.mean([drawn.standard_error for drawn in draws])
+    corrected = np.mean([drawn.corrected_standard_error for drawn in draws])
+    assert said == [round(error, 4) for error in (truth, naive, corrected, truth / np.sqrt(1 - 200 / 1000))]
+    assert "the naive error is a fifth too small and the corrected one a fifth too large" in lesson_text(LESSON)
+    assert [naive / said[3], corrected / said[3]] == pytest.approx([0.8, 1.2], abs=0.03)
+
+
+def test_with_five_folds_the_correction_is_by_half(lesson):
+    assert "two folds share three quarters of their training images" in lesson_text(LESSON)
+    (factor,) = claimed(LESSON, r"With 5 folds it is ([\d.]+) times as large")
+    found = lesson["evaluate"](lesson["few"], 0, usual())
+    assert found.corrected_standard_error / found.standard_error == pytest.approx(factor)
+
+
+def usual():
+    return {"regularization_type": "l2", "regularization_amount": 1 / 200}
+
+
+# The loop.
+
+
+@pytest.fixture(scope="module")
+def study(lesson):
+    """The lesson's twenty suggestions, the folds one after the other."""
+    study = optuna.create_study(study_name="lesson-08", direction="maximize", sampler=TPESampler(seed=0))
+    for _ in range(20):
+        trial = study.ask(lesson["SPACE"])
+        found = lesson["evaluate"](lesson["few"], 0, trial.params)
+        trial.set_user_attr("standard_error", found.corrected_standard_error)
+        study.tell(trial, found.mean)
+    return study
+
+
+def test_twenty_suggestions_find_a_plateau(study):
+    within, error = claimed(LESSON, r"lie within ([\d.]+) of each other, and the standard error .* about ([\d.]+\d)")
+    best = sorted(study.trials, key=lambda trial: -trial.value)[:5]
+    assert best[0].value - best[4].value <= within + 1e-9
+    assert [round(trial.user_attrs["standard_error"], 2) for trial in best] == [round(error, 2)] * 5
+    l2 = [trial for trial in study.trials if trial.params["regularization_type"] == "l2"]
+    assert np.ptp([trial.value for trial in l2]) < min(trial.user_attrs["standard_error"] for trial in best)
+    amounts = [trial.params["regularization_amount"] for trial in l2]
+    assert "over seven powers of ten" in lesson_text(LESSON) and max(amounts) / min(amounts) > 1e7
+    l1 = [trial for trial in study.trials if trial.params["regularization_type"] == "l1"]
+    assert max(trial.value for trial in l1) < min(trial.value for trial in l2)
+    assert min(l1, key=lambda trial: trial.value).params == max(
+        (trial.params for trial in l1), key=lambda params: params["regularization_amount"]
+    )
+
+
+def test_at_the_right_end_of_l1_hardly_any_weight_is_left(lesson):
+    data = lesson["images"][lesson["few"]], lesson["is_five"][lesson["few"]]
+    counts = [np.count_nonzero(lesson["fit"](*data, "l1", amount).coef_) for amount in (1e-6, 0.05, 1)]
+    assert counts[0] > 100 and counts[1] < 20 and counts[2] == 0
+
+
+def test_elsewhere_in_the_space_the_auc_goes_down_to_guessing(lesson):
+    assert "elsewhere in this space the AUC goes down to 0.5" in lesson_text(LESSON)
+    worst = {"regularization_type": "l1", "regularization_amount": 1.0}
+    assert lesson["evaluate"](lesson["few"], 0, worst).mean == 0.5
+
+
+def test_the_recorded_first_repetition_is_the_one_that_the_lesson_runs(study, ways):
+    recorded = ways.query("repetition == 0 and way == '5 folds'").iloc[0]
+    assert study.best_params["regularization_amount"] == pytest.approx(recorded["regularization_amount"], abs=1e-6)
+    assert study.best_value == pytest.approx(recorded["estimate"], abs=1e-4)
+    printed = {name: comparison.printed(CELLS[name].outputs) for name in ("final", "nested", "pruner")}
+    assert f"{recorded['test_auc']:.4f}" in printed["final"]
+    first = ways[ways["repetition"] == 0].set_index("way")
+    assert f"Nested: {first.loc['nested', 'estimate']:.4f}" in printed["nested"]
+    assert f"{first.loc['10 folds, pruned', 'fits']} folds instead of 200" in printed["pruner"]
+
+
+def test_workers_on_one_study_lose_no_trial_and_double_none(lesson, tmp_path):
+    path, n_workers, each = tmp_path / "study.journal", 3, 4
+    optuna.create_study(study_name="lesson-08-workers", direction="maximize", storage=open_journal(path))
+    with LocalLauncher(lesson["work"], n_workers, fixed={"path": path}, metric="trial") as launcher:
+        jobs = [launcher.submit({"seed": seed}, epochs=each) for seed in range(n_workers)]
+        while not all(job.finished for job in jobs):
+            time.sleep(0.1)
+        told = [report.value for job in jobs for report in job.new_reports()]
+    assert [job.error for job in jobs] == [None] * n_workers
+    trials = optuna.load_study(study_name="lesson-08-workers", storage=open_journal(path)).trials
+    assert sorted(told) == [trial.number for trial in trials] == list(range(n_workers * each))
+    assert {trial.state for trial in trials} == {TrialState.COMPLETE}
+    assert len({trial.params["regularization_amount"] for trial in trials}) == len(trials)
+    for trial in trials[::5]:
+        assert trial.value == lesson["evaluate"](lesson["few"], 0, trial.params).mean
+
+
+def test_a_failed_fold_is_written_down_with_the_trial(lesson):
+    def fail(fold, epochs, **params):
+        if fold == 2:
+            raise ArithmeticError("the solver gave up")
+        yield {"auc": 0.5}
+
+    study = optuna.create_study(study_name="failed", direction="maximize")
+    with LocalLauncher(fail, 2, metric="auc", preload=()) as launcher:
+        lesson["observe"](study, launcher)
+    (trial,) = study.trials
+    assert trial.state == TrialState.FAIL
+    assert trial.user_attrs["error"].startswith("fold 2 failed: ArithmeticError: the solver gave up")
+
+
+# Over 20 repetitions.
+
+
+def test_the_winner_s_figure_is_too_high_and_the_other_s_is_not(ways):
+    too_high = by_way(ways, "too_high")
+    (said,) = claimed(LESSON, r"winner's figure is too high by ([\d.]+) on average")
+    assert said == round(too_high["5 folds"].mean(), 4)
+    assert abs(too_high["not tuned"].mean()) < too_high["not tuned"].sem()
+    pair = too_high["5 folds"] - too_high["not tuned"]
+    said = claimed(LESSON, r"in (\d+) of 20 repetitions the winner's figure is .* by ([\d.]+) ± ([\d.]+\d)")
+    assert said == [(pair > 0).sum(), *mean_and_error(pair)]
+    assert wilcoxon(pair).pvalue < 0.001
+
+
+def test_tuning_gains_nothing_here(ways):
+    test_auc = by_way(ways, "test_auc")
+    said = claimed(LESSON, r"tuning has gained nothing: ([\d.]+), where \*C\* = 1 has ([\d.]+\d)")
+    assert said == [round(test_auc[way].mean(), 4) for way in ("5 folds", "not tuned")]
+    assert wilcoxon(test_auc["5 folds"] - test_auc["not tuned"]).pvalue > 0.5
+
+
+def test_the_nested_figure_is_right_on_average(ways):
+    too_high = by_way(ways, "too_high")
+    said = claimed(LESSON, r"as \*not tuned\* is: ([\d.]+) too high, ± ([\d.]+\d)")
+    assert said == mean_and_error(too_high["nested"])
+    said = claimed(LESSON, r"In (\d+) of 20 repetitions it lies below the winner's own figure, in (\d+) it equals")
+    lower = (too_high["5 folds"] - too_high["nested"]).round(6)
+    assert said == [(lower > 0).sum(), (lower == 0).sum()]
+    (said,) = claimed(LESSON, r"the winner's figure is off by ([\d.]+) on average")
+    assert said == round(too_high["5 folds"].abs().mean(), 3)
+    assert too_high["nested"].std() > 0.9 * too_high["5 folds"].std(), "nesting takes none of the spread away"
+
+
+def test_a_hold_out_promises_too_much_and_finds_no_worse(ways):
+    held_out = ways[ways["way"] == "hold-out"]
+    said = claimed(LESSON, r"\*Hold-out\* is too high by ([\d.]+); in (\d+) repetitions it promised a perfect 1")
+    assert said == [round(held_out["too_high"].mean(), 4), (held_out["estimate"] == 1).sum()]
+    test_auc = by_way(ways, "test_auc")
+    difference = (test_auc["hold-out"] - test_auc["5 folds"]).round(6)
+    said = claimed(
+        LESSON,
+        r"not clearly worse: ([\d.]+) against ([\d.]+), worse in (\d+) repetitions and better in (\d+) .*: p = ([\d.]+\d)",
+    )
+    means = [round(test_auc[way].mean(), 4) for way in ("hold-out", "5 folds")]
+    p = round(wilcoxon(difference).pvalue, 2)
+    assert said == [*means, (difference < 0).sum(), (difference > 0).sum(), p]
+    fits = by_way(ways, "fits")
+    assert (fits["hold-out"] == fits["5 folds"]).all(), "at equal cost"
+
+
+def test_the_pruner_saves_little_and_changes_no_winner(ways):
+    fits = by_way(ways, "fits").mean()
+    said = claimed(LESSON, r"saves (\d+) % of the fits with 5 folds, (\d+) % with 10, and changes no winner")
+    assert said == [round(100 * (1 - fits[f"{k} folds, pruned"] / fits[f"{k} folds"])) for k in (5, 10)]
+    amounts = by_way(ways, "regularization_amount")
+    for k in (5, 10):
+        assert (amounts[f"{k} folds"] == amounts[f"{k} folds, pruned"]).all()
+
+
+def test_the_pruner_cannot_act_before_the_fourth_fold(ways):
+    assert "the test gives p = 1/8 after three folds and 1/16 after four" in lesson_text(LESSON)
+    worse = -np.array([0.01, 0.02, 0.03, 0.04])
+    assert wilcoxon(worse[:3], alternative="less", zero_method="zsplit").pvalue == 1 / 8
+    assert wilcoxon(worse, alternative="less", zero_method="zsplit").pvalue == 1 / 16
+    assert inspect.signature(optuna.pruners.WilcoxonPruner).parameters["p_threshold"].default == 0.1
+    # So at most the fifth of five folds is saved, of each trial but the first.
+    fits = by_way(ways, "fits")
+    assert (fits["5 folds, pruned"] >= 100 - 19).all()
+
+
+def test_the_simplest_configuration_costs_a_little(ways):
+    said = claimed(
+        LESSON, r"has (\d+) weights in the median, the best one (\d+)\. It costs ([\d.]+) of AUC \(± ([\d.]+)\)"
+    )
+    weights, test_auc = by_way(ways, "weights").median(), by_way(ways, "test_auc")
+    cost = test_auc["5 folds"] - test_auc["one standard error"]
+    assert said == [weights["one standard error"], weights["5 folds"], *mean_and_error(cost)]
+
+
+def test_a_recorded_repetition_comes_out_again(ways):
+    script = runpy.run_path(str(NOTEBOOKS.parent / "data" / "record_lesson_08.py"))
+    assert sorted(ways["repetition"].unique()) == list(script["REPETITIONS"])
+    anew = script["repeat"](4).set_index("way")
+    same = ways[ways["repetition"] == 4].set_index("way")
+    assert list(anew.index) == list(same.index)
+    assert (anew["regularization_type"] == same["regularization_type"]).all()
+    assert list(anew["fits"]) == list(same["fits"])
+    numbers = ["estimate", "standard_error", "corrected_standard_error", "test_auc"]
+    np.testing.assert_allclose(anew[numbers], same[numbers], atol=1e-4)
+
+
+# The cloud.
+
+
+def test_without_the_extra_the_rehearsal_is_left_out(lesson, monkeypatch, capsys):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "boto3" else find_spec(name))
+    exec(CELLS["rehearse"].source, dict(lesson))
+    assert capsys.readouterr().out == "The extra 'aws' is not installed here, so this step is left out.\n"
+
+
+def test_where_the_extra_is_the_folds_really_ran_as_jobs():
+    """The committed output; that the cell prints it again is tested with the notebook."""
+    text = comparison.printed(CELLS["rehearse"].outputs)
+    assert "The same AUC in every fold: True" in text
+    assert "'training job': 5" in text and "left: 0" in text
+
+
+# Solutions.
+
+
+def printed_by_the_solution(name):
+    return comparison.printed(cells_of(SOLUTIONS)[name].outputs)
+
+
+def test_fewer_folds_are_too_pessimistic():
+    rows = {int(line.split()[0]): line.split()[1:] for line in printed_by_the_solution("one-code").splitlines()[2:5]}
+    said = claimed(
+        SOLUTIONS, r"It lies ([\d.]+) ± ([\d.]+) below that of 10 folds; that of 5 folds lies ([\d.]+) ± ([\d.]+) below"
+    )
+    assert said == [-float(rows[2][2]), float(rows[2][3]), -float(rows[5][2]), float(rows[5][3])]
+    assert said[0] > 2 * said[1] and said[2] > 2 * said[3]
+    (error,) = claimed(SOLUTIONS, r"with a standard error of ([\d.]+), 5 and 10 folds")
+    assert {float(rows[k][1]) for k in (5, 10)} == {error}
+
+
+def test_a_bolder_pruner_saves_more(ways):
+    rows = [line.split() for line in printed_by_the_solution("two-run").splitlines()[2:7]]
+    said = claimed(SOLUTIONS, r"takes (\d+) fits on average and saves (\d+) %, twice what the default saves")
+    fits = np.mean([float(row[1]) for row in rows])
+    assert said == [round(fits), round(100 - fits / 2)]
+    default = 100 * (1 - by_way(ways, "fits")["10 folds, pruned"].mean() / 200)
+    assert said[1] / default == pytest.approx(2, abs=0.1)
+    assert all(row[2] == row[3] for row in rows), "the same winners"
+
+
+def test_tuning_pays_in_noise():
+    text = printed_by_the_solution("three-run")
+    for name, pattern in {
+        "tuned": r"gains ([\d.]+) ± ([\d.]+), in each of the 8 draws",
+        "tuned, wider": r"up to 100, the gain is ([\d.]+) ± ([\d.]+\d)",
+    }.items():
+        gain, error = claimed(SOLUTIONS, pattern)
+        found = re.search(rf"^{name}: \+([\d.]+), standard error ([\d.]+), better in 8 of 8 draws$", text, re.MULTILINE)
+        assert [gain, error] == [round(float(figure), 3) for figure in found.groups()]
+
+
+def test_the_folds_of_the_package_are_the_ones_that_the_lesson_says(lesson):
+    sizes = np.bincount(make_folds(lesson["is_five"][lesson["few"]], k=7, seed=0))
+    assert sizes.sum() == 200 and np.ptp(sizes) <= 1
