@@ -474,8 +474,7 @@ def test_an_interrupt_ends_the_program_and_its_jobs(rehearsal, tmp_path):
 REHEARSED = (
     """
     import os, sys
-    from hpo_helpers.jobs._sagemaker_upload import program_name
-from hpo_helpers.jobs.rehearsal import Rehearsal
+    from hpo_helpers.jobs.rehearsal import Rehearsal
     os.environ.update(Rehearsal().environment)
 """
     + PROGRAM
