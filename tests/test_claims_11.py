@@ -202,7 +202,8 @@ def test_the_ceiling_is_printed_and_kept(place, tmp_path, capsys):
 
 
 def test_a_day_for_each_job_makes_a_ceiling_of_960_hours():
-    thousands, rest, jobs, hours = claimed(LESSON, r"(?s)allows each job (\d+),(\d+) seconds.*for (\d+) jobs, (\d+) hours")
+    pattern = r"(?s)allows each job (\d+),(\d+) seconds.*for (\d+) jobs, (\d+) hours"
+    thousands, rest, jobs, hours = claimed(LESSON, pattern)
     assert (1000 * thousands + rest) * jobs / 3600 == hours
 
 
