@@ -18,6 +18,9 @@ from typing import NamedTuple
 #: Seconds after which one epoch of training is taken to hang; it takes two.
 TRAINING_TIMEOUT = 120
 
+#: The extras that one lesson needs alone.
+EXTRAS = {"evolution": "07", "aws": "11", "azure": "12"}
+
 TRAIN_ONE_EPOCH = """
 from hpo_helpers.mxnet_compat import mx
 from hpo_helpers.train_mnist import train
@@ -54,6 +57,19 @@ def check_packages() -> Iterator[Finding]:
     for requirement in map(Requirement, lines):
         if requirement.name == "jupyter" or not requirement.marker:
             yield check_package(requirement.name, requirement.specifier)
+
+
+def check_extras() -> Iterator[Finding]:
+    """Say what a lesson needs beyond the others, where it lacks that. Nothing is wrong if it does."""
+    from packaging.requirements import Requirement
+
+    requirements = [Requirement(line) for line in importlib.metadata.requires("hpo_helpers")]
+    for extra, lesson in EXTRAS.items():
+        wanted = [needed for needed in requirements if needed.marker and needed.marker.evaluate({"extra": extra})]
+        missing = [needed for needed in wanted if check_package(needed.name, needed.specifier).to_do]
+        if missing:
+            names = " ".join(f'"{needed.name}{needed.specifier}"' for needed in missing)
+            yield Finding("lesson " + lesson, f"needs more than the others: pip install {names}")
 
 
 def check_package(name: str, needed: object) -> Finding:
@@ -152,6 +168,7 @@ def check_machine() -> Iterator[Finding]:
     yield from packages
     if any(finding.to_do for finding in packages):
         return  # what follows would fail for the same reason
+    yield from check_extras()
     yield check_processors()
     yield from check_data()
     mxnet = check_mxnet()
@@ -164,7 +181,7 @@ def main() -> int:
     n_wrong = 0
     for finding in check_machine():
         n_wrong += bool(finding.to_do)
-        print(f"{'WRONG' if finding.to_do else 'ok':5}  {finding.subject:12} {finding.said}", flush=True)
+        print(f"{'WRONG' if finding.to_do else 'ok':5}  {finding.subject:16} {finding.said}", flush=True)
         if finding.to_do:
             print(f"{'':7}-> {finding.to_do}", flush=True)
     print(f"\n{n_wrong} to repair, see WRONG above." if n_wrong else "\nThis machine is ready.")

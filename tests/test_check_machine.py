@@ -63,11 +63,21 @@ def test_a_sound_machine_is_told_what_will_train(site: Path) -> None:
     assert "training here: " in result.stdout and lines[-1] == "This machine is ready."
 
 
+def test_it_says_which_lessons_need_more_and_nothing_is_wrong_with_that(
+    site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needs = ["numpy>=1.26", 'inspyred>=99; extra == "evolution"', 'no-such-package>=1; extra == "aws"', 'numpy>=1; extra == "azure"']
+    monkeypatch.setattr(check.importlib.metadata, "requires", lambda name: needs)
+    found = list(check.check_extras())
+    assert [(finding.subject, finding.to_do) for finding in found] == [("lesson 07", ""), ("lesson 11", "")]
+    assert [finding.said.partition("pip install ")[2] for finding in found] == ['"inspyred>=99"', '"no-such-package>=1"']
+
+
 def test_without_mxnet_where_there_is_one_it_says_how_to_install_it(site: Path) -> None:
     (site / "sitecustomize.py").write_text(HIDE_MXNET)
     result = check_machine(site)
     assert result.returncode == 1
-    assert "WRONG  MXNet        cannot train here\n       -> MXNet is not installed" in result.stdout
+    assert "WRONG  MXNet            cannot train here\n       -> MXNet is not installed" in result.stdout
     assert "pip install" in result.stdout
     assert "run, on recorded training" in result.stdout
 
@@ -117,7 +127,7 @@ def test_a_package_that_is_missing_or_too_old_is_named_with_the_command(site: Pa
     assert result.returncode == 1
     assert '-> run `pip install "numpy>=99"`' in result.stdout
     assert (
-        'no-such-package not installed\n       -> run `pip install "no-such-package>=1.0"`' in result.stdout
+        'no-such-package  not installed\n       -> run `pip install "no-such-package>=1.0"`' in result.stdout
     )
     assert "ok     optuna" in result.stdout and "boto3" not in result.stdout
     assert "MXNet" not in result.stdout, "what would fail for the same reason is left out"
