@@ -18,6 +18,7 @@ import psutil
 import pytest
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
+from service_models import read_once
 
 from hpo_helpers.jobs import JobStatus, _sagemaker_polling, sagemaker
 from hpo_helpers.jobs._sagemaker_upload import program_name
@@ -59,6 +60,7 @@ HANGING = """
 @pytest.fixture(scope="module")
 def rehearsal(tmp_path_factory):
     with Rehearsal() as rehearsal, pytest.MonkeyPatch.context() as patch:
+        read_once(patch)
         patch.setenv("HPO_HELPERS_CACHE", str(tmp_path_factory.mktemp("cache")))
         for name, value in rehearsal.environment.items():
             patch.setenv(name, value)

@@ -14,6 +14,7 @@ import botocore.client
 import nbformat
 import pytest
 from botocore.session import get_session
+from service_models import read_once
 
 from hpo_helpers.jobs._sagemaker_errors import ACTIONS
 from hpo_helpers.jobs.rehearsal import Rehearsal
@@ -160,6 +161,7 @@ def calls(monkeypatch, tmp_path):
             recorded.append((client.meta.service_model.service_name, operation, arguments))
         return make(client, operation, arguments)
 
+    read_once(monkeypatch)
     with Rehearsal() as rehearsal:
         for name, value in rehearsal.environment.items():
             monkeypatch.setenv(name, value)
