@@ -21,6 +21,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 from rehearsal_jobs import (
     BUCKET,
+    LOG_GROUP,
     channel,
     client_of,
     clients_of,
@@ -144,6 +145,18 @@ print("x" * 130_000); print("no end", end="")
     assert lines[5000:5002] == ["to the other stream", "\ufffd no text ü"]
     assert "".join(lines[5002:-1]) == "x" * 130_000
     assert lines[-1] == "no end"
+
+
+def test_a_job_outlives_its_log_group(clients):
+    script = (
+        "import os, time\nprint('one')\nwhile not os.path.exists('../go'): time.sleep(0.02)\nprint('two')"
+    )
+    start(clients, "no-logs", script)
+    clients.logs.delete_log_group(logGroupName=LOG_GROUP)
+    (clients.rehearsal._folder / "jobs" / "no-logs" / "go").touch()
+    assert ended(clients, "no-logs")["TrainingJobStatus"] == "Completed"
+    assert run_job(clients, "logs-again")["TrainingJobStatus"] == "Completed"
+    assert log_lines(clients, "logs-again") == ["hello"]
 
 
 def test_metrics_follow_the_jobs_own_expressions_and_keep_the_last_number(clients):
@@ -718,6 +731,17 @@ def test_what_the_model_leaves_to_the_service_is_checked_too(clients, path, valu
         (["HyperParameters", "sagemaker_program"], None, "script mode"),
         (["HyperParameters", "sagemaker_mpi_enabled"], "true", "distributed training"),
         (["RetryStrategy"], {"MaximumRetryAttempts": 2}, "RetryStrategy"),
+        (
+            ["CheckpointConfig"],
+            {"S3Uri": "s3://b/c", "LocalPath": "/etc"},
+            "LocalPath outside /opt/ml (got '/etc')",
+        ),
+        (
+            ["CheckpointConfig"],
+            {"S3Uri": "s3://b/c", "LocalPath": "/opt/ml/../x"},
+            "LocalPath outside /opt/ml",
+        ),
+        (["CheckpointConfig"], {"S3Uri": "https://b/c"}, "'https://b/c'"),
         (["ProfilerConfig"], {"DisableProfiler": True}, "ProfilerConfig"),
     ],
 )
@@ -881,6 +905,7 @@ def test_what_a_script_leaves_running_ends_with_it(clients):
     assert all(gone(pid) for pid in pids_of(clients, "leaves"))
 
 
+@pytest.mark.filterwarnings("ignore:This process")
 def test_a_fork_of_the_process_ends_no_job(clients):
     start(clients, "forked", SLEEP)
     pid = os.fork()

@@ -91,7 +91,8 @@ class Checkpoints:
         self._s3 = s3
         self._uri = uri.rstrip("/")
         self._folder = folder
-        self._seen: dict[Path, tuple[int, int]] = {}
+        self._stored: dict[Path, tuple[int, int]] = {}  # time and size of each file when it was stored
+        self._looked_at: dict[Path, tuple[int, int]] = {}
 
     def download(self) -> None:
         """Fetch what an earlier job left."""
@@ -99,17 +100,27 @@ class Checkpoints:
         bucket, prefix = split_uri(self._uri + "/")
         if any(True for _ in _keys(self._s3, bucket, prefix)):
             download_prefix(self._s3, self._uri + "/", self._folder)
-        self._seen = dict(self._states())
+        self._stored = dict(self._states())
+
+    def upload_settled(self) -> None:
+        """Store what is new or has changed, unless it has changed since the last look as well."""
+        states = dict(self._states())
+        self._store({path: state for path, state in states.items() if self._looked_at.get(path) == state})
+        self._looked_at = states
 
     def upload(self) -> None:
-        """Store what is new or has changed since the last time."""
+        """Store all that is new or has changed."""
+        self._store(dict(self._states()))
+
+    def _store(self, states: dict[Path, tuple[int, int]]) -> None:
         bucket, prefix = split_uri(self._uri)
-        for path, state in self._states():
-            if self._seen.get(path) != state:
+        for path, state in states.items():
+            if self._stored.get(path) == state:
+                continue
+            with contextlib.suppress(FileNotFoundError):  # it may have been renamed meanwhile
                 key = PurePosixPath(prefix, path.relative_to(self._folder).as_posix())
-                with contextlib.suppress(FileNotFoundError):  # an unfinished file may be renamed meanwhile
-                    self._s3.upload_file(str(path), bucket, str(key))
-                    self._seen[path] = state
+                self._s3.put_object(Bucket=bucket, Key=str(key), Body=path.read_bytes())
+                self._stored[path] = state
 
     def _states(self) -> Iterator[tuple[Path, tuple[int, int]]]:
         for parent, _, names in os.walk(self._folder):

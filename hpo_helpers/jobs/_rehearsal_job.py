@@ -20,7 +20,7 @@ from hpo_helpers.jobs._rehearsal_tags import from_list
 from hpo_helpers.jobs._rehearsal_workspace import Workspace
 
 MONITOR = Path(__file__).with_name("_rehearsal_monitor.py")
-CHECKPOINT_SECONDS = 1.0
+CHECKPOINT_SECONDS = 0.5
 LONGEST_REASON = 1024
 READ_BYTES = 65536
 
@@ -176,7 +176,7 @@ class TrainingJob:
         while output := os.read(self._monitor.stdout.fileno(), READ_BYTES):
             self._log.write(output)
             if checkpoints and time.monotonic() > next_upload:
-                checkpoints.upload()
+                checkpoints.upload_settled()
                 next_upload = time.monotonic() + CHECKPOINT_SECONDS
         self._log.close()
         self._monitor.stdout.close()

@@ -90,9 +90,11 @@ class JobLog:
                 self._error_lines.append(text)
         events = [{"timestamp": int(now * 1000), "message": part} for text in texts for part in _parts(text)]
         for start in range(0, len(events), MOST_EVENTS):
-            self._logs.put_log_events(
-                logGroupName=GROUP, logStreamName=self._stream, logEvents=events[start : start + MOST_EVENTS]
-            )
+            self._put(events[start : start + MOST_EVENTS])
+
+    def _put(self, events: list[dict[str, Any]]) -> None:
+        with contextlib.suppress(self._logs.exceptions.ResourceNotFoundException):  # somebody has cleaned up
+            self._logs.put_log_events(logGroupName=GROUP, logStreamName=self._stream, logEvents=events)
 
     def _read_metrics(self, text: str, now: float) -> None:
         time_read = datetime.datetime.fromtimestamp(now, datetime.UTC)

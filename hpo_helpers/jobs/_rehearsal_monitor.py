@@ -7,8 +7,8 @@ input, which comes with the death of the rehearsal too, to kill it. It ends as t
 
 from __future__ import annotations
 
+import contextlib
 import functools
-import importlib
 import os
 import select
 import signal
@@ -35,7 +35,6 @@ def main(command: list[str]) -> None:
         preexec_fn=functools.partial(die_with_parent, os.getpid()),
     )
     threading.Thread(target=_obey, args=(script, parent), daemon=True).start()
-    importlib.import_module("psutil")  # it takes a while, in which the script has begun
     exit_code = script.wait()
     _end_descendants()
     _end_like(exit_code)
@@ -50,21 +49,27 @@ def _obey(script: subprocess.Popen, parent: int) -> None:
             break
         script.terminate()
     script.kill()
-    _end_descendants()
 
 
 def _end_descendants() -> None:
-    """Kill all that the script started; the system has made this process their parent."""
-    import psutil
-
+    """Kill all that the script has left running; the system made this process their parent."""
     deadline = time.monotonic() + END_SECONDS  # another user's process cannot be killed
-    while (processes := psutil.Process().children(recursive=True)) and time.monotonic() < deadline:
-        for process in processes:
-            try:
-                process.kill()
-                process.wait(timeout=0.1)
-            except (psutil.Error, ChildProcessError):
-                continue
+    while _has_children() and time.monotonic() < deadline:
+        import psutil  # it takes a while, and few scripts leave anything
+
+        with contextlib.suppress(psutil.Error, OSError):
+            for process in psutil.Process().children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
+        time.sleep(0.005)
+
+
+def _has_children() -> bool:
+    try:
+        os.waitpid(-1, os.WNOHANG)
+    except ChildProcessError:
+        return False
+    return True
 
 
 def _end_like(exit_code: int) -> None:

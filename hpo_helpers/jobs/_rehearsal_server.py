@@ -72,13 +72,15 @@ class _Front:
         self._access_key = access_key
         self._answer = answer
         self._moto = moto
+        self._moto_lock = threading.Lock()  # moto reads dicts that another thread may change
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         if not self._is_known(environ):
             return _deny(start_response, "HTTP_X_AMZ_TARGET" in environ)
         service, _, operation = environ.get("HTTP_X_AMZ_TARGET", "").partition(".")
         if service != "SageMaker":
-            return self._moto(environ, start_response)
+            with self._moto_lock:
+                return list(self._moto(environ, start_response))
         body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         try:
             return _respond(start_response, 200, self._answered(operation, body))

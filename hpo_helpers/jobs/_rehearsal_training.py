@@ -170,6 +170,7 @@ def check_training(request: Mapping[str, Any]) -> None:
     _check_names("channel", [channel["ChannelName"] for channel in request.get("InputDataConfig", [])])
     _check_metrics(request["AlgorithmSpecification"].get("MetricDefinitions", []))
     _check_uris(request)
+    _check_checkpoints(request.get("CheckpointConfig", {}).get("LocalPath", "/opt/ml/checkpoints"))
     _check_waiting(request)
 
 
@@ -221,6 +222,11 @@ def _decoded(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         return text
+
+
+def _check_checkpoints(folder: str) -> None:
+    if not folder.startswith("/opt/ml/") or ".." in folder.split("/"):
+        raise refusal(f"a CheckpointConfig.LocalPath outside /opt/ml (got {folder!r})")
 
 
 def _check_waiting(request: Mapping[str, Any]) -> None:

@@ -78,6 +78,7 @@ class TuningJob:
         self._created = self._modified = now()
         self._ended_at: datetime.datetime | None = None
         self._failure: str | None = None
+        self._lock = threading.Lock()  # of the status
         self._stopping = threading.Event()
         self._child_ended = threading.Event()
         self._thread = threading.Thread(target=self._live, name=f"tuning job {self.name}", daemon=True)
@@ -93,10 +94,11 @@ class TuningJob:
 
     def stop(self) -> None:
         """Start no more training jobs, and stop those that run."""
-        if not self.ended:
-            self.status = "Stopping"
-            self._stopping.set()
-            self._child_ended.set()
+        with self._lock:
+            if not self.ended:
+                self.status = "Stopping"
+                self._stopping.set()
+                self._child_ended.set()
 
     def join(self) -> None:
         """Return once it has ended."""
@@ -136,8 +138,9 @@ class TuningJob:
             job.stop()
         while self._running():
             time.sleep(CHECK_SECONDS)
-        self._ended_at = self._modified = now()
-        self.status = "Failed" if self._failure else "Stopped" if self._stopping.is_set() else "Completed"
+        with self._lock:
+            self._ended_at = self._modified = now()
+            self.status = "Failed" if self._failure else "Stopped" if self._stopping.is_set() else "Completed"
 
     def _search(self) -> None:
         limits = self._config["ResourceLimits"]
