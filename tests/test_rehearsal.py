@@ -6,6 +6,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import signal
 import statistics
 import subprocess
@@ -866,6 +867,7 @@ rehearsal.close()
     yield clients_of(SimpleNamespace(**told)), process
     process.kill()
     process.wait()
+    shutil.rmtree(told["folder"], ignore_errors=True)  # SIGKILL leaves it
     process.stdin.close()
     process.stdout.close()
 
