@@ -297,6 +297,26 @@ def test_the_packages_own_script_trains_where_no_other_is_given(rehearsal):
     assert 0 < reports[-1].value < 0.7
 
 
+def test_spot_jobs_save_their_checkpoints_in_s3(launched):
+    script = """
+        import pathlib, sys
+        folder = pathlib.Path(sys.argv[sys.argv.index("--checkpoint") + 1])
+        (folder / "epoch 1.txt").write_text("saved")
+        print("epoch=1 valid_error=0.5")
+    """
+    launcher = launched(script, spot=True)
+    job = launcher.submit({}, 1)
+    finish(launcher, job)
+    assert (job.status, job.error) == (JobStatus.COMPLETED, None)
+    place = {"Bucket": launcher.bucket, "Key": f"{launcher.name}/checkpoints/{job.name}/epoch 1.txt"}
+    assert boto3.client("s3").get_object(**place)["Body"].read() == b"saved"
+    (description,) = boto3.client("sagemaker").search(
+        Resource="TrainingJob",
+        SearchExpression={"Filters": [{"Name": "TrainingJobName", "Operator": "Equals", "Value": job.name}]},
+    )["Results"]
+    assert description["TrainingJob"]["EnableManagedSpotTraining"] is True
+
+
 # Spending.
 
 

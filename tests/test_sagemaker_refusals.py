@@ -17,6 +17,7 @@ from botocore.stub import Stubber
 from hpo_helpers.jobs import JobStatus, _sagemaker_polling, sagemaker
 from hpo_helpers.jobs._sagemaker_logs import LogReader, read_all
 from hpo_helpers.jobs._sagemaker_pace import Pace
+from hpo_helpers.jobs._sagemaker_upload import ensure_bucket
 from hpo_helpers.jobs.sagemaker import SageMakerError, SageMakerLauncher, image_uri
 
 ROLE = "arn:aws:iam::123456789012:role/service-role/AmazonSageMaker-ExecutionRole-20261121"
@@ -346,6 +347,21 @@ def test_the_image_is_the_regions(region, instance_type, address):
     assert image_uri(region, instance_type) == address
 
 
+def test_the_default_bucket_is_made_in_its_region_and_nobody_elses_is_used(aws, launcher):
+    name, owner = "sagemaker-hpo-eu-west-1-123456789012", {"ExpectedBucketOwner": "123456789012"}
+    head = {"Bucket": name, **owner}
+    aws.s3.add_client_error("head_bucket", "404", "Not Found", http_status_code=404, expected_params=head)
+    place = {"CreateBucketConfiguration": {"LocationConstraint": "eu-west-1"}}
+    aws.s3.add_response("create_bucket", {}, {"Bucket": name, **place})
+    ensure_bucket(launcher._clients, name)
+    aws.s3.add_client_error("head_bucket", "403", "Forbidden", http_status_code=403, expected_params=head)
+    with pytest.raises(
+        SageMakerError, match=f"the bucket '{name}' is another account's, or you lack s3:ListBucket"
+    ):
+        ensure_bucket(launcher._clients, name)
+    aws.s3.assert_no_pending_responses()
+
+
 # What is heard.
 
 
@@ -657,3 +673,19 @@ def test_the_script_sends_what_it_needs_and_no_more():
         "train_mnist.py",
         "mxnet_compat.py",
     }
+
+
+def test_lines_are_looked_for_once_more_when_the_job_has_ended(aws, launcher, monkeypatch):
+    name = f"{launcher.run}-000"
+    logs = fake_logs(aws, monkeypatch, {})
+    created(aws)
+    for _ in range(3):
+        listed(aws, name, "InProgress", "Training")
+    job = launcher.submit({}, 2)
+    for _ in range(3):
+        launcher.wait([job], 0.0)
+    logs.add(f"{name}/algo-1-1", ["epoch=1 valid_error=0.5"])  # its stream appears with its end
+    listed(aws, name, "Completed")
+    while not job.finished:
+        pass
+    assert [report.value for report in job.new_reports()] == [0.5]

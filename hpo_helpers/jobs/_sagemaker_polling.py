@@ -141,14 +141,13 @@ class Polling:
 
     def _note(self, summaries: Iterable[dict[str, Any]]) -> None:
         for summary in summaries:
-            name, status = (
-                summary["TrainingJobName"],
-                summary.get("SecondaryStatus", summary["TrainingJobStatus"]),
-            )
+            name = summary["TrainingJobName"]
+            status = summary.get("SecondaryStatus", summary["TrainingJobStatus"])
             job = self._jobs.get(name)
             if name in self._unlisted and job is not None and job.secondary_status != status:
                 job.secondary_status = status
-                job.reader.look_again()  # it was started, perhaps for the second time
+                if status == "Training":  # perhaps for the second time, with a second stream of lines
+                    job.reader.look_again()
                 job.log_pace.hurry()
                 self._status_pace.hurry()
                 self._note_end(job, summary)
@@ -156,7 +155,7 @@ class Polling:
 
     def _note_end(self, job: Polled, summary: dict[str, Any]) -> None:
         if summary["TrainingJobStatus"] == "Completed":
-            job.end(summary)
+            self._end(job, summary)
         elif summary["TrainingJobStatus"] in ENDED:
             self._to_describe.append(job.name)  # which tells why
 
@@ -176,12 +175,15 @@ class Polling:
                 "FailureReason": "the job is gone: somebody deleted it",
             }
         if description["TrainingJobStatus"] in ENDED:
-            job.end(description)
-            job.reader.look_again()
-            job.log_pace.hurry()
-            self._status_pace.hurry()
+            self._end(job, description)
         else:  # the list was ahead of it, or behind: look there again
             job.secondary_status = ""
+
+    def _end(self, job: Polled, description: dict[str, Any]) -> None:
+        job.end(description)
+        job.reader.look_again()  # for what it said at last
+        job.log_pace.hurry()
+        self._status_pace.hurry()
 
     def _read_lines(self, job: Polled) -> None:
         lines = job.reader.step()

@@ -178,12 +178,12 @@ def _channel(data: str | None) -> dict[str, Any]:
 
 
 def _spot(name: str, prefix: str, max_run: int) -> dict[str, Any]:
-    """Ask for a spot instance, and wait for one as long again as the job may run, but at least an hour."""
+    """Ask for a spot instance, and wait for one for an hour at most."""
     return {
         "EnableManagedSpotTraining": True,
         "CheckpointConfig": {"S3Uri": f"{prefix}/checkpoints/{name}", "LocalPath": CHECKPOINTS},
         "StoppingCondition": {
             "MaxRuntimeInSeconds": max_run,
-            "MaxWaitTimeInSeconds": max_run + max(max_run, 3600),
+            "MaxWaitTimeInSeconds": max_run + 3600,
         },
     }

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from hpo_helpers.jobs._sagemaker_clients import Clients
-from hpo_helpers.jobs._sagemaker_errors import NOT_FOUND, SageMakerError, code_of, explained
+from hpo_helpers.jobs._sagemaker_errors import DENIED, NOT_FOUND, SageMakerError, code_of, explained
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -54,11 +54,17 @@ def ensure_bucket(clients: Clients, bucket: str) -> None:
     SageMakerError
         If another bucket is missing, or it belongs to another account.
     """
+    owner = {"ExpectedBucketOwner": clients.account}  # anybody may have made a bucket of that name
     with explained():
         try:
-            clients.s3.head_bucket(Bucket=bucket, ExpectedBucketOwner=clients.account)
+            clients.s3.head_bucket(Bucket=bucket, **owner)
             return
         except clients.s3.exceptions.ClientError as error:
+            if code_of(error) in DENIED:
+                raise SageMakerError(
+                    f"the bucket {bucket!r} is another account's, or you lack s3:ListBucket on it: set bucket=, or "
+                    "grant what notebooks/sagemaker_policy.json does"
+                ) from error
             if code_of(error) not in NOT_FOUND:
                 raise
         if bucket != default_bucket(clients):

@@ -101,7 +101,8 @@ class SageMakerLauncher:
         Where code, data and results lie in S3; by default ``sagemaker-hpo-REGION-ACCOUNT``, made if missing.
     spot
         Whether to use spare machines, which are cheaper and may be taken away. The script is then given
-        ``--checkpoint FOLDER``, a folder that outlives the machine, to save its state in and to go on from.
+        ``--checkpoint FOLDER``, a folder that outlives the machine, to save its state in and to go on from. A job
+        waits for machines for an hour at most.
     max_run
         Seconds of running after which SageMaker ends a job; it has failed then. SageMaker grants a job up to 120
         seconds more to save what it has.
@@ -123,6 +124,13 @@ class SageMakerLauncher:
         If `script`, one of `dependencies` or `data` does not exist.
     SageMakerError
         If AWS refuses: the message says what to grant or to set.
+
+    Examples
+    --------
+    With a study and a search space, as for any launcher::
+
+        with SageMakerLauncher(role=role, n_workers=4, max_jobs=40, price_per_hour=0.115) as launcher:
+            tune(study, MNIST_CNN, launcher, epochs=27, n_trials=40)
     """
 
     def __init__(
