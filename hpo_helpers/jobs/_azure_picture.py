@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import os
 import sys
@@ -100,7 +101,7 @@ def _best(study: optuna.Study) -> int | None:
 
 
 def _show_widget() -> Any:
-    if not _in_notebook():
+    if not _in_notebook() or importlib.util.find_spec("ipywidgets") is None:
         return None
     from IPython.display import display
     from ipywidgets import Image

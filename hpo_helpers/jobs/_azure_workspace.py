@@ -42,7 +42,7 @@ ENDED = ("Completed", "Failed", "Canceled", "NotResponding")
 def write_sweep(sweep: Sweep, path: str | os.PathLike[str]) -> None:
     """Write a sweep job's YAML; ValueError as `check_sweep` raises it."""
     check_sweep(sweep)
-    Path(path).write_text(yaml.safe_dump(dict(sweep), sort_keys=False, width=100), encoding="utf-8")
+    Path(path).write_text(yaml.safe_dump(dict(sweep), sort_keys=False, width=88), encoding="utf-8")
 
 
 def read_sweep(path: str | os.PathLike[str]) -> Sweep:
