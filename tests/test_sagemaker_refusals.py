@@ -366,26 +366,32 @@ def test_the_default_bucket_is_made_in_its_region_and_nobody_elses_is_used(aws, 
 
 
 def test_a_spot_instance_that_is_taken_away_costs_no_report_and_doubles_none(aws, launcher, monkeypatch):
-    name = f"{launcher.run}-000"
+    name, status = f"{launcher.run}-000", {"TrainingJobStatus": "InProgress", "SecondaryStatus": "Training"}
     lines = [f"epoch={epoch} valid_error={0.6 - epoch / 10:.1f}" for epoch in (1, 2, 3, 4)]
     logs = fake_logs(aws, monkeypatch, {f"{name}/algo-1-1": lines[:2]})
+    monkeypatch.setattr(
+        aws.polled_sagemaker.client,
+        "list_training_jobs",
+        lambda **request: {"TrainingJobSummaries": [{"TrainingJobName": name, **status}]},
+    )
     created(aws)
-    listed(aws, name, "InProgress", "Training")
-    for status in ("Training", "Interrupted", "Starting", "Training"):
-        listed(aws, name, "InProgress", status)
-    job = launcher.submit({}, 4)
-    epochs = []
-    while len(epochs) < 2:
-        launcher.wait([job], 0.01)
-        epochs += [report.epoch for report in job.new_reports()]
+    job, epochs = launcher.submit({}, 4), []
+
+    def listen(until):
+        while not until():
+            launcher.wait([job], 0.01)
+            epochs.extend(report.epoch for report in job.new_reports())
+
+    listen(lambda: epochs == [1, 2])
+    for status["SecondaryStatus"] in ("Interrupted", "Starting"):
+        listen(lambda: job.secondary_status == status["SecondaryStatus"])
     logs.add(f"{name}/algo-1-2", lines)  # it goes on from its checkpoint, and says again what it said
-    listed(aws, name, "Completed")
-    while not job.finished:
-        launcher.wait([job], 0.01)
-        epochs += [report.epoch for report in job.new_reports()]
-    epochs += [report.epoch for report in job.new_reports()]
-    assert epochs == [1, 2, 3, 4]
-    assert job.status is JobStatus.COMPLETED
+    status["SecondaryStatus"] = "Training"
+    listen(lambda: epochs == [1, 2, 3, 4])
+    assert not job.is_over
+    status.update(TrainingJobStatus="Completed", SecondaryStatus="Completed")
+    listen(lambda: job.finished)
+    assert (epochs, job.status) == ([1, 2, 3, 4], JobStatus.COMPLETED)
 
 
 def test_no_capacity_for_spot_is_a_failure(aws, launcher):
@@ -684,6 +690,7 @@ def test_lines_are_looked_for_once_more_when_the_job_has_ended(aws, launcher, mo
     job = launcher.submit({}, 2)
     for _ in range(3):
         launcher.wait([job], 0.0)
+    launcher._polling._log_pace = Pace(0.3, 0.3)  # it is not this job's turn when its end is seen
     logs.add(f"{name}/algo-1-1", ["epoch=1 valid_error=0.5"])  # its stream appears with its end
     listed(aws, name, "Completed")
     while not job.finished:
