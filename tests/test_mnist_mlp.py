@@ -1,0 +1,216 @@
+"""benchmarks/mnist_mlp.py: the recorded comparison on all 70,000 images is whole, and its searches come out again."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from claims import follows_a_model
+from optuna.trial import TrialState
+
+from hpo_helpers import datasets
+from hpo_helpers.datasets import MNIST, DataError, load_curves, load_table
+from hpo_helpers.jobs.replay import ReplayLauncher
+from hpo_helpers.spaces import MNIST_MLP
+
+SCRIPT = Path(__file__).parents[1] / "benchmarks" / "mnist_mlp.py"
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """The script's names, changeable, without its folders on the path of other tests."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    return SimpleNamespace(**runpy.run_path(str(SCRIPT)))
+
+
+@pytest.fixture(scope="module")
+def curves():
+    return load_curves("mnist_70000_curves")
+
+
+@pytest.fixture(scope="module")
+def searches():
+    return load_table("mnist_70000_searches")
+
+
+# What is recorded
+
+
+def test_the_curves_are_whole_and_reach_to_the_bounds_of_the_space(script, curves):
+    runs = curves.groupby(["learning_rate", "seed"])
+    assert (runs["epoch"].apply(list).map(tuple) == tuple(range(1, 51))).all()
+    assert runs.ngroups == 60 == curves["seed"].nunique()
+    assert sorted(curves["learning_rate"].unique()) == script.LEARNING_RATES
+    low, high = curves["learning_rate"].min(), curves["learning_rate"].max()
+    assert (low, high) == (MNIST_MLP["learning_rate"].low, MNIST_MLP["learning_rate"].high)
+    assert curves[["valid_error", "test_error"]].stack().between(0, 0.2).all() and not curves.isna().any().any()
+
+
+def test_every_method_searched_under_thirty_seeds_and_stayed_in_the_space_and_its_budget(script, searches):
+    assert searches.groupby("method", sort=False)["seed"].apply(list).to_dict() == {
+        method: list(range(30)) for method in script.METHODS
+    }
+    for name, distribution in MNIST_MLP.items():
+        assert searches[name].between(distribution.low, distribution.high).all()
+    spent = searches.pivot(index="seed", columns="method", values="epochs_spent")
+    assert (spent[script.MULTI_FIDELITY] <= script.BUDGET).all()
+    assert 850 < spent["random search"].mean() < 950
+    jobs = searches[searches["method"] != script.MULTI_FIDELITY]
+    assert (jobs["n_evaluations"] == 30).all() and (jobs["n_distinct"] <= 30).all()
+
+
+def test_the_refits_are_of_what_the_searches_chose(script, searches):
+    refits = load_table("mnist_70000_refits")
+    expected = script.refit_runs(searches).set_index(["configuration", "seed"]).sort_index()
+    found = refits.groupby(["configuration", "seed"])
+    pd.testing.assert_frame_equal(found[["learning_rate", "epochs"]].first(), expected)
+    lengths = found["epochs"].first().to_list()
+    assert found["epoch"].apply(list).to_list() == [list(range(1, length + 1)) for length in lengths]
+    assert set(refits["seed"]) == {1000 + seed for seed in script.REFIT_SEEDS}
+    assert not set(refits["seed"]) & set(load_curves("mnist_70000_curves")["seed"])
+
+    again = script.with_refits(searches.drop(columns="test_accuracy"), refits).round({"test_accuracy": 4})
+    pd.testing.assert_frame_equal(again, searches)
+    assert searches["test_accuracy"].notna().sum() == len(script.METHODS) * len(script.REFIT_SEEDS)
+
+
+@pytest.mark.parametrize("method", ["random search", "GA", "PSO", "PAES"])
+def test_a_search_comes_out_again(script, curves, searches, method):
+    _compare(script, curves, searches, method)
+
+
+@follows_a_model
+@pytest.mark.parametrize("method", ["TPE", "univariate TPE + successive halving, default first"])
+def test_a_search_that_follows_a_model_comes_out_again(script, curves, searches, method):
+    _compare(script, curves, searches, method)
+
+
+def _compare(script, curves, searches, method):
+    again = pd.DataFrame([script.search(method, seed, curves) for seed in (0, 17)])
+    recorded = searches[(searches["method"] == method) & searches["seed"].isin([0, 17])]
+    pd.testing.assert_frame_equal(again, recorded.drop(columns="test_accuracy").reset_index(drop=True))
+
+
+def test_the_summary_is_the_mean_over_the_refitted_seeds(script, searches):
+    found = script.summary(searches)
+    assert list(found.index) == list(script.METHODS)
+    accuracy = searches.loc[searches["method"] == "PSO", "test_accuracy"].dropna()
+    assert found.loc["PSO", "test_accuracy"] == round(accuracy.mean(), 4)
+    assert found.loc["PSO", "standard_error"] == round(accuracy.std() / len(accuracy) ** 0.5, 4)
+    assert found.loc["PSO", "published"] == 0.9795 and np.isnan(found.loc["GA", "published"])
+
+    differences = script.differences(searches).set_index("method")
+    assert set(differences.index) == set(script.METHODS) - {script.MULTI_FIDELITY}
+    wide = searches.dropna().pivot(index="seed", columns="method", values="test_accuracy").mean()
+    by_hand = wide[script.MULTI_FIDELITY] - wide["PSO"]
+    assert differences.loc["PSO", "difference"] == pytest.approx(by_hand, abs=1e-5)
+    assert (differences["n_seeds"] == len(script.REFIT_SEEDS)).all()
+
+
+# The replay
+
+
+def test_a_job_is_answered_by_the_nearest_learning_rate_under_one_of_its_seeds(script, curves):
+    recorded = {
+        tuple(run["valid_error"]) for _, run in curves[curves["learning_rate"] == 0.07].groupby("seed")
+    }
+    drawn = set()
+    for seed in range(20):
+        answer = script.NearestCurves(seed, curves)
+        for rate in (0.0651, 0.0699, 0.0749):
+            curve = answer({"learning_rate": rate})
+            assert curve == answer({"learning_rate": rate})
+            assert all(metrics["seconds"] == 1 and "test_error" not in metrics for metrics in curve)
+            drawn.add(tuple(metrics["valid_error"] for metrics in curve))
+    assert drawn == recorded and len(drawn) == 3
+
+
+def test_a_jobs_value_is_that_of_its_own_length(script, curves):
+    with ReplayLauncher(3, curves=script.NearestCurves(0, curves)) as launcher:
+        study, _ = script.random_search(0, launcher)
+    for trial in study.trials:
+        curve = script.NearestCurves(0, curves)({"learning_rate": trial.params["learning_rate"]})
+        assert trial.state == TrialState.COMPLETE and trial.last_step == trial.params["epochs"]
+        assert trial.value == curve[trial.params["epochs"] - 1]["valid_error"]
+
+
+def test_the_multi_fidelity_search_begins_with_the_default_and_takes_the_lowest_report(script, curves):
+    with ReplayLauncher(3, curves=script.NearestCurves(1, curves)) as launcher:
+        study, _ = script.multi_fidelity(1, launcher)
+    assert study.trials[0].params == {"learning_rate": 0.1}
+    values = [(value, epoch) for trial in study.trials for epoch, value in trial.intermediate_values.items()]
+    reported = [(value, epoch) for value, epoch in values if epoch >= 10]
+    choice = script.incumbent(study)
+    assert choice["valid_error"] == min(reported)[0] and (choice["valid_error"], choice["epochs"]) in reported
+
+
+# Training
+
+
+def test_refits_train_on_all_images_but_those_for_testing(script, monkeypatch):
+    def part(n, label):
+        return np.full((n, 1, 28, 28), label / 10, np.float32), np.full(n, label, np.int64)
+
+    seen = {}
+
+    def train(data, **arguments):
+        seen.update(arguments, data=data)
+        yield {"epoch": 1, "valid_error": 0.5, "test_error": 0.25}
+
+    tiny = MNIST(part(500, 1), part(100, 2), part(70, 3))
+    monkeypatch.setitem(script.train_on_60000.__globals__, "load_mnist", lambda full: tiny)
+    monkeypatch.setitem(script.train_on_60000.__globals__, "train", train)
+    (metrics,) = script.train_on_60000(epochs=1, learning_rate=0.1)
+    images, labels = seen["data"].train
+    assert images.shape == (600, 1, 28, 28) and np.bincount(labels).tolist() == [0, 500, 100]
+    np.testing.assert_array_equal(seen["data"].test[0], tiny.test[0])
+    assert metrics["test_error"] == 0.25 and seen["learning_rate"] == 0.1 and metrics["seconds"] >= 0
+
+
+def test_only_training_asks_for_the_images(script, searches, tmp_path, monkeypatch):
+    """Without them, a script that has its recordings runs to its end; one that would have to train says so."""
+    monkeypatch.setenv("HPO_HELPERS_MNIST", str(tmp_path / "nowhere"))
+    curves = script.record_curves()
+    assert len(curves) == 60 * 50 and len(script.record_refits(searches)) > 0
+    for function in (script.record_curves, lambda: script.record_refits(searches)):
+        monkeypatch.setitem(script.record_curves.__globals__, "DATA", tmp_path)
+        with pytest.raises(DataError, match="HPO_HELPERS_MNIST names '.*nowhere'"):
+            function()
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_interrupted_refit_goes_on(script, searches, tmp_path, monkeypatch):
+    """Seed by seed; what is done is not trained again."""
+    trained, interruptions = [], [9]
+
+    def train_all(name, runs, epochs, fixed, train):
+        for run in runs.to_dict("records"):
+            if len(trained) in interruptions:
+                raise KeyboardInterrupt
+            trained.append((run["configuration"], run["seed"]))
+            epochs = pd.DataFrame({"epoch": range(1, run["epochs"] + 1)})
+            yield pd.DataFrame([run]).merge(epochs.assign(valid_error=0.5, test_error=0.02), how="cross")
+
+    names = script.record_refits.__globals__
+    monkeypatch.setitem(names, "DATA", tmp_path)
+    monkeypatch.setitem(names, "load_mnist", lambda full: None)
+    monkeypatch.setitem(names, "train_all", train_all)
+    with pytest.raises(KeyboardInterrupt):
+        script.record_refits(searches)
+    assert trained[:6] == [(number, 1000) for number in range(6)]
+    table = script.with_refits(searches.drop(columns="test_accuracy"), script.read_refits())
+    assert table["test_accuracy"].notna().sum() == 9
+    interruptions.clear()
+    refits = script.record_refits(searches)
+    assert len(set(trained)) == len(trained) == 60 == refits.groupby(["configuration", "seed"]).ngroups
+    assert [path.name for path in tmp_path.iterdir()] == ["mnist_70000_refits.csv.gz"]
+
+
+def test_the_tables_are_in_the_folder_that_a_package_finds():
+    for name in ("mnist_70000_curves", "mnist_70000_searches", "mnist_70000_refits"):
+        assert datasets._recording(f"{name}.csv.gz").exists()
