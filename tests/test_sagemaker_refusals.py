@@ -21,6 +21,7 @@ from hpo_helpers.jobs._sagemaker_upload import ensure_bucket
 from hpo_helpers.jobs.sagemaker import SageMakerError, SageMakerLauncher, image_uri
 
 ROLE = "arn:aws:iam::123456789012:role/service-role/AmazonSageMaker-ExecutionRole-20261121"
+PATIENCE = 20  # seconds, for what takes none
 NOW = 1_800_000_000  # seconds since 1970
 JOB_ARN = "arn:aws:sagemaker:eu-west-1:123456789012:training-job/x"
 
@@ -378,7 +379,9 @@ def test_a_spot_instance_that_is_taken_away_costs_no_report_and_doubles_none(aws
     job, epochs = launcher.submit({}, 4), []
 
     def listen(until):
+        deadline = time.monotonic() + PATIENCE
         while not until():
+            assert time.monotonic() < deadline
             launcher.wait([job], 0.01)
             epochs.extend(report.epoch for report in job.new_reports())
 
@@ -435,10 +438,12 @@ def ended(aws, launcher, status, **more):
         streams(aws)
 
 
-def finished(launcher):
-    job = launcher.submit({}, 3)
+def finished(launcher, job=None):
+    job = job or launcher.submit({}, 3)
+    deadline = time.monotonic() + PATIENCE
     while not job.finished:
-        launcher.wait([job], 5)
+        assert time.monotonic() < deadline
+        launcher.wait([job], 1)
     return job
 
 
@@ -693,6 +698,5 @@ def test_lines_are_looked_for_once_more_when_the_job_has_ended(aws, launcher, mo
     launcher._polling._log_pace = Pace(0.3, 0.3)  # it is not this job's turn when its end is seen
     logs.add(f"{name}/algo-1-1", ["epoch=1 valid_error=0.5"])  # its stream appears with its end
     listed(aws, name, "Completed")
-    while not job.finished:
-        pass
+    finished(launcher, job)
     assert [report.value for report in job.new_reports()] == [0.5]
