@@ -1,9 +1,9 @@
-"""Record what lesson 08 says over 20 repetitions: ways to tune a classifier by few images, and what each is worth.
+"""Record what lesson 08 says over 20 repetitions: ways to tune a classifier by few images, and their worth.
 
     python data/record_lesson_08.py          # about 5 minutes on two cores
 
-Each repetition draws 200 images of threes and fives anew; the other 800 serve to test. Everything else that is random
-(the cut into folds, the sampler) takes the repetition's number as its seed.
+Each repetition draws 200 images of threes and fives anew; the other 800 serve to test. Everything else that is
+random (the cut into folds, the sampler) takes the repetition's number as its seed.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ def draw(seed: int) -> tuple[Data, Data]:
     """Return 200 images at random, as many of each digit, and the other 800."""
     images, is_five = threes_and_fives()
     random = np.random.RandomState(seed)
-    few = np.concatenate([random.permutation(np.flatnonzero(is_five == five))[: N_IMAGES // 2] for five in (0, 1)])
+    digits = [random.permutation(np.flatnonzero(is_five == five)) for five in (0, 1)]
+    few = np.concatenate([rows[: N_IMAGES // 2] for rows in digits])
     others = np.setdiff1d(np.arange(len(is_five)), few)
     return (images[few], is_five[few]), (images[others], is_five[others])
 
@@ -98,7 +99,7 @@ def tune(
 ) -> optuna.Study:
     """Suggest, evaluate the folds, observe.
 
-    With `n_folds`, only the first ones are evaluated. A trial that is pruned is told the mean of the folds it had.
+    With `n_folds`, only the first ones are evaluated. A pruned trial is told the mean of the folds it had.
     """
     study = optuna.create_study(
         study_name=f"lesson-08-{seed}",
@@ -124,7 +125,7 @@ def values_of(trial: optuna.trial.FrozenTrial) -> FoldValues:
 
 
 def nested(data: Data, seed: int) -> FoldValues:
-    """Tune anew in each of 5 folds, by that fold's training part alone, and evaluate on its validation part."""
+    """Tune anew in each of 5 folds, by its training part alone, and evaluate on its validation part."""
     values, fold_of = [], make_folds(data[1], 5, seed)
     for fold in range(5):
         part, back = split(data, fold_of, fold)
@@ -134,7 +135,7 @@ def nested(data: Data, seed: int) -> FoldValues:
 
 
 def simplest_within_one_standard_error(data: Data, study: optuna.Study) -> optuna.trial.FrozenTrial:
-    """Return, of the trials less than a corrected standard error below the best, the one with fewest weights."""
+    """Return the trial with fewest weights of those less than a corrected standard error below the best."""
     least = study.best_value - values_of(study.best_trial).corrected_standard_error
     good = [trial for trial in study.trials if trial.value >= least]
     return min(good, key=lambda trial: (n_weights(fit(*data, trial.params)), -trial.value))
@@ -164,16 +165,22 @@ def repeat(seed: int) -> pd.DataFrame:
     chosen["one standard error"] = simplest.params, values_of(simplest)
     chosen["nested"] = studies["5 folds"].best_params, nested(data, seed)
     chosen["not tuned"] = default, FoldValues(tuple(evaluate(data, five, default)))
-    n_fits = {way: sum(len(trial.intermediate_values) for trial in study.trials) for way, study in studies.items()}
+    n_fits = {way: count_fits(study) for way, study in studies.items()}
     n_fits |= {"one standard error": n_fits["5 folds"], "nested": 5 * n_fits["5 folds"] + 5, "not tuned": 0}
-    return pd.DataFrame([
-        {"repetition": seed, "way": way, "fits": n_fits[way], **params, **judge(data, untouched, params, values)}
-        for way, (params, values) in chosen.items()
-    ])
+    rows = []
+    for way, (params, values) in chosen.items():
+        row = {"repetition": seed, "way": way, "fits": n_fits[way], **params}
+        rows.append(row | judge(data, untouched, params, values))
+    return pd.DataFrame(rows)
+
+
+def count_fits(study: optuna.Study) -> int:
+    """Return the number of folds that the trials of a study had."""
+    return sum(len(trial.intermediate_values) for trial in study.trials)
 
 
 def judge(data: Data, untouched: Data, params: dict[str, Any], values: FoldValues) -> dict[str, float]:
-    """Return what the folds say of a configuration, and the AUC on untouched images after a fit on all the data."""
+    """Return what the folds say of a configuration, and its AUC on untouched images, fitted to all the data."""
     model = fit(*data, params)
     several = len(values.values) > 1
     return {

@@ -1,8 +1,8 @@
 """Cross-validation of one configuration: its k folds as k jobs of any launcher.
 
-A fold is a job whose training function takes ``fold`` beside the hyperparameters, and yields one dict: the metric on
-the fold's validation examples. So whatever runs jobs evaluates folds, in processes of this machine or in a cloud, and
-what a launcher can do to a job (tell why it failed, stop it) can be done to a fold.
+A fold is a job whose training function takes ``fold`` beside the hyperparameters, and yields one dict: the
+metric on the fold's validation examples. So whatever runs jobs evaluates folds, in processes of this machine or
+in a cloud, and what a launcher can do to a job (tell why it failed, stop it) can be done to a fold.
 """
 
 from __future__ import annotations
@@ -72,9 +72,9 @@ class FoldValues:
     def corrected_standard_error(self) -> float:
         """The standard error with the correction of Nadeau and Bengio.
 
-        The naive variance ``s**2 / k`` becomes ``s**2 * (1 / k + n_valid / n_train)``, and in k folds of one size
-        ``n_valid / n_train`` is ``1 / (k - 1)``. The correction was derived for random splits, and is a rule of
-        thumb here: no unbiased estimate exists for k folds (Bengio and Grandvalet, 2004).
+        The naive variance ``s**2 / k`` becomes ``s**2 * (1 / k + n_valid / n_train)``, and in k folds of one
+        size ``n_valid / n_train`` is ``1 / (k - 1)``. The correction was derived for random splits, and is a
+        rule of thumb here: no unbiased estimate exists for k folds (Bengio and Grandvalet, 2004).
 
         Source: C. Nadeau, Y. Bengio, "Inference for the Generalization Error", Machine Learning 52, 2003.
         """
@@ -85,8 +85,8 @@ class FoldValues:
 def make_folds(labels: Sequence[Any], k: int, seed: int) -> np.ndarray:
     """Cut examples into k folds at random, each class spread evenly over them.
 
-    Make them once, and evaluate every configuration on the same ones: otherwise the luck of the cut is added to the
-    difference between two configurations.
+    Make them once, and evaluate every configuration on the same ones: otherwise the luck of the cut is added to
+    the difference between two configurations.
 
     Parameters
     ----------
@@ -100,8 +100,8 @@ def make_folds(labels: Sequence[Any], k: int, seed: int) -> np.ndarray:
     Returns
     -------
     ndarray
-        Of shape (n,): for each example the number, from 0, of the one fold in which it validates. In all others
-        it trains.
+        Of shape (n,): for each example the number, from 0, of the one fold in which it validates. In all
+        others it trains.
 
     Raises
     ------
@@ -114,7 +114,9 @@ def make_folds(labels: Sequence[Any], k: int, seed: int) -> np.ndarray:
     _check_k(k)
     for name, size in zip(*np.unique(labels, return_counts=True), strict=True):
         if size < k:
-            raise ValueError(f"each class needs an example in each of the k={k} folds, got {size} of class {name}")
+            raise ValueError(
+                f"each class needs an example in each of the k={k} folds, got {size} of class {name}"
+            )
     fold_of = np.empty(len(labels), dtype=np.int64)
     cut = StratifiedKFold(n_splits=int(k), shuffle=True, random_state=seed)
     for fold, (_, validating) in enumerate(cut.split(fold_of, labels)):
@@ -141,7 +143,8 @@ def cross_validate(
     >>> f"{found.mean:.2f}, {found.standard_error:.4f}, {found.corrected_standard_error:.4f}"
     '0.91, 0.0058, 0.0091'
     """
-    return FoldValues(tuple(value for _, value in evaluate_folds(launcher, params, k, fold_timeout=fold_timeout)))
+    folds = evaluate_folds(launcher, params, k, fold_timeout=fold_timeout)
+    return FoldValues(tuple(value for _, value in folds))
 
 
 def evaluate_folds(
@@ -154,15 +157,15 @@ def evaluate_folds(
     Parameters
     ----------
     launcher
-        Runs a function that takes ``fold``, a number from 0, beside `params`, and reports its metric once. All
-        its workers are taken; none may be busy.
+        Runs a function that takes ``fold``, a number from 0, beside `params`, and reports its metric once.
+        All its workers are taken; none may be busy.
     params
         The configuration.
     k
         The number of folds, 2 to 10.
     fold_timeout
-        Seconds of the launcher's clock after which a fold that has not ended counts as failed. In a cloud they
-        include the wait for a machine.
+        Seconds of the launcher's clock after which a fold that has not ended counts as failed. In a cloud
+        they include the wait for a machine.
 
     Raises
     ------

@@ -48,7 +48,9 @@ class Dashboard:
                 """Write no line for each request below a notebook's cell."""
 
         if not Path(journal).exists():
-            raise FileNotFoundError(f"there is no journal to show, got {str(journal)!r}: make a study in it first")
+            raise FileNotFoundError(
+                f"there is no journal to show, got {str(journal)!r}: make a study in it first"
+            )
         self._server = make_server(HOST, port, wsgi(open_journal(journal)), handler_class=Quiet)
         self.url = f"http://{HOST}:{self._server.server_port}/dashboard"
         self._thread = threading.Thread(target=self._server.serve_forever, name="dashboard", daemon=True)

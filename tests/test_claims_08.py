@@ -38,11 +38,13 @@ CELLS = cells_of(LESSON)
 @pytest.fixture(scope="module")
 def lesson():
     """What the lesson defines: its imports, its data and its functions, as they stand in its cells."""
-    names = {"__name__": "__main__", "importlib": importlib}  # as in a kernel, so that functions travel by value
+    # As in a kernel, so that functions travel by value.
+    names = {"__name__": "__main__", "importlib": importlib}
     for name in DEFINITIONS:
         source = CELLS[name].source
         # Of a cell that goes on to use what it defines, only the definitions.
-        definitions = source.split("\n\n\n")[:-1] if name in ("deal", "truth", "workers", "nested") else [source]
+        uses_them = name in ("deal", "truth", "workers", "nested")
+        definitions = source.split("\n\n\n")[:-1] if uses_them else [source]
         exec("\n\n\n".join(definitions), names)
     return names
 

@@ -46,6 +46,13 @@ def behave(fold, epochs, folder, does=None):
         raise ValueError("the disk is full")
 
 
+def tune_alone(epochs, folder):
+    """A worker that is itself a job: it launches the folds of its trials."""
+    fixed = {"folder": folder, "does": {0: "hang", 1: "hang"}}
+    with LocalLauncher(behave, 2, fixed=fixed, metric="auc", preload=()) as launcher:
+        yield {"auc": cross_validate(launcher, {}, 2).mean}
+
+
 def wait_for(is_true):
     deadline = time.monotonic() + PATIENCE
     while not is_true():
@@ -221,6 +228,14 @@ def test_an_interruption_leaves_no_fold(launch, alive, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         cross_validate(launcher, {}, 2)
     assert alive() == []
+
+
+def test_a_worker_that_is_killed_takes_its_folds_along(alive, tmp_path):
+    with LocalLauncher(tune_alone, 1, fixed={"folder": str(tmp_path)}, metric="auc", preload=()) as launcher:
+        worker = launcher.submit({}, epochs=1)
+        wait_for(lambda: len(alive()) == 2)
+        worker.stop()
+        wait_for(lambda: alive() == [])
 
 
 @pytest.mark.parametrize("seconds", [0, -1, float("nan")])
