@@ -77,7 +77,7 @@ def test_a_stopped_job_has_120_seconds_and_a_job_without_a_limit_a_day(model, pl
     (seconds,) = claimed(LESSON, r"A stopped job has (\d+) seconds to end")
     assert f"for {seconds:.0f} seconds" in documentation(model.operation_model("StopTrainingJob"))
     assert place.rehearsal.stop_seconds == seconds
-    assert "without that limit it is a day" in lesson_text(LESSON)
+    assert "Without that limit it is a day" in lesson_text(LESSON)
     limit = model.shape_for("StoppingCondition").members["MaxRuntimeInSeconds"]
     assert "The default value is 1 day" in documentation(limit)
 

@@ -147,3 +147,9 @@ def test_without_moto_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "moto.server", None)
     with pytest.raises(ImportError, match=r"pip install 'hpo_helpers\[aws\]'"):
         connect()
+
+
+def test_where_no_process_can_be_forked_it_says_where_it_can(monkeypatch):
+    monkeypatch.delattr("os.fork")
+    with pytest.raises(NotImplementedError, match="use WSL2 or Google Colab"):
+        connect()

@@ -6,6 +6,7 @@ import atexit
 import os
 import secrets
 import shutil
+import sys
 import tempfile
 import threading
 import time
@@ -58,6 +59,8 @@ class Rehearsal:
     ------
     RuntimeError
         If another one runs in this process.
+    NotImplementedError
+        On Windows, which cannot fork a process.
 
     Examples
     --------
@@ -70,6 +73,10 @@ class Rehearsal:
     _running: Rehearsal | None = None  # moto keeps its state in the process: there is room for one
 
     def __init__(self, folder: str | os.PathLike[str] | None = None) -> None:
+        if not hasattr(os, "fork"):
+            raise NotImplementedError(
+                f"a rehearsal runs scripts as Linux does, which {sys.platform} cannot: use WSL2 or Google Colab"
+            )
         if Rehearsal._running is not None:
             raise RuntimeError(
                 f"a rehearsal runs in this process at {Rehearsal._running.url}: close it first"
