@@ -1,10 +1,10 @@
-"""Record what lesson 07 says of optimisers: evolutionary ones over the recorded curves, at equal time, many seeds.
+"""Record what lesson 07 says of evolutionary optimisers over the recorded curves, at equal time, many seeds.
 
     python data/record_lesson_07.py          # about 5 minutes on one core; nothing is trained
 
-All of it is replayed in virtual time, under the seeds of ``benchmarks/methods.py`` and with its workers, so that the
-runs can be set beside those of ``method_comparison.csv.gz``. It may be interrupted: run again, it goes on with the
-methods that the file lacks.
+All of it is replayed in virtual time, under the seeds of ``benchmarks/methods.py`` and with its workers, so
+that the runs can be set beside those of ``method_comparison.csv.gz``. It may be interrupted: run again, it goes
+on with the methods that the file lacks.
 """
 
 from __future__ import annotations
