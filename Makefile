@@ -44,6 +44,7 @@ bench: environment  ## compare methods over many seeds, and measure what an epoc
 	@$(RUN) benchmarks/methods.py
 	@$(RUN) benchmarks/epoch_speed.py
 	@$(RUN) benchmarks/local_launcher.py
+	@$(RUN) benchmarks/rehearsal.py
 
 peers: environment  ## compare with other tuning libraries, each in its own environment, in about two hours
 	@$(RUN) benchmarks/peers.py

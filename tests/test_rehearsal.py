@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
-import resource
 import shutil
 import signal
-import statistics
 import subprocess
 import sys
 import tarfile
@@ -261,34 +259,6 @@ def test_train_mnist_runs_as_it_is(clients, tmp_path):
     assert list(unpacked(clients, record["ModelArtifacts"]["S3ModelArtifacts"])) == ["model.params"]
     kept = clients.s3.list_objects_v2(Bucket=BUCKET, Prefix="mnist-checkpoints/")["Contents"]
     assert [entry["Key"] for entry in kept] == ["mnist-checkpoints/checkpoint.npz"]
-
-
-def test_a_job_starts_within_three_tenths_of_a_second_beyond_its_script(clients):
-    """From the call to the last step, less the script run by itself: the best of 7.
-
-    Where others keep the processors busy, wall-clock time is divided by what a process has to wait for
-    them: the wall-clock time of the script run by itself over its processor time.
-    """
-    run_job(clients, "warm-up")
-    beyond = []
-    for i in range(7):
-        request = request_for(clients, f"quick-{i}", "print('hello')")
-        alone, waiting = time_alone("print('hello')")
-        start = time.time()
-        clients.sagemaker.create_training_job(**request)
-        end = ended(clients, f"quick-{i}")["LastModifiedTime"].timestamp()
-        beyond.append((end - start - alone) / waiting)
-    print(f"beyond the script: {min(beyond):.3f} s at best, {statistics.median(beyond):.3f} s in the middle")
-    assert min(beyond) < 0.3
-
-
-def time_alone(script):
-    """Return the seconds that Python takes to run a script, and how many times its processor time that is."""
-    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.time()
-    subprocess.run([sys.executable, "-c", script], stdout=subprocess.DEVNULL, check=True)
-    alone, after = time.time() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
-    processor = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return alone, max(1.0, alone / processor)
 
 
 # Jobs that fail
