@@ -78,7 +78,7 @@ def test_an_edited_result_a_swapped_or_missing_figure_and_a_warning_fail_the_sui
     live = new_code_cell("print('test error', 0.05)", metadata={"tags": ["nbval-ignore-output"]})
     path = write(
         project,
-        "05_tiny",
+        "01_tiny",
         new_code_cell("from tqdm import tqdm\nprint('incumbent', *tqdm([0.0412], leave=False))"),
         draw("plt.plot([1, 2, 3])"),
         draw("plt.plot([3, 1, 2])"),
@@ -86,7 +86,7 @@ def test_an_edited_result_a_swapped_or_missing_figure_and_a_warning_fail_the_sui
         live,
     )
     conftest = path.with_name("conftest.py")
-    ranges = "RANGES = {'05_tiny': {'cell-4': {r'test error (\\S+)': (0.01, 0.1)}}}\n"
+    ranges = "RANGES = {'01_tiny': {'cell-4': {r'test error (\\S+)': (0.01, 0.1)}}}\n"
     conftest.write_text(conftest.read_text() + ranges)
     assert execute(project, "--write").returncode == 0
     assert validate(project) == []
