@@ -653,8 +653,10 @@ def test_the_death_of_the_fork_server_fails_its_jobs_and_the_next_job_gets_a_new
 # Deaths of the launcher's own process.
 
 PARENT = """
-import os, subprocess, sys, time
+import os, signal, subprocess, sys, time
 from hpo_helpers.jobs.local import LocalLauncher
+
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored
 
 def train(epochs):
     child = subprocess.Popen(["sleep", "3600"])

@@ -446,6 +446,7 @@ def test_every_category_comes_up():
 
 
 def test_the_end_of_a_rehearsal_ends_its_searches_at_once(clients):
+    before = set(psutil.Process().children(recursive=True))  # joblib's, of other tests
     stubborn = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)" + SCRIPT
     clients.s3.put_object(Bucket=BUCKET, Key="code.tar.gz", Body=archive_of({"train.py": stubborn}))
     for name in ("last", "very-last"):
@@ -454,12 +455,11 @@ def test_the_end_of_a_rehearsal_ends_its_searches_at_once(clients):
         )
         clients.sagemaker.create_hyper_parameter_tuning_job(**request)
         until(lambda: describe(clients, name)["TrainingJobStatusCounters"]["InProgress"] == 2)
-    until(
-        lambda: len(psutil.Process().children(recursive=True)) >= 8
-    )  # a monitor and a script for each of four
+    # A monitor and a script for each of four.
+    until(lambda: len(set(psutil.Process().children(recursive=True)) - before) >= 8)
     start = time.monotonic()
     clients.rehearsal.close()
     assert time.monotonic() - start < 10
-    assert not psutil.Process().children(recursive=True)
+    assert not set(psutil.Process().children(recursive=True)) - before
     names = {thread.name.partition(" job ")[0] for thread in threading.enumerate()}
     assert not names & {"training", "tuning", "rehearsal"}
