@@ -821,8 +821,9 @@ def gone(pid):
 def own_clients(clients):
     """Clients of a rehearsal in another process, since this one has its own, and that process."""
     code = """
-import json, sys, time
+import json, signal, sys, time
 from hpo_helpers.jobs.rehearsal import Rehearsal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 rehearsal = Rehearsal()
 told = {"environment": rehearsal.environment, "url": rehearsal.url, "folder": str(rehearsal._folder)}
 print(json.dumps(told), flush=True)

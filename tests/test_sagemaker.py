@@ -415,8 +415,9 @@ def test_a_launcher_that_nobody_holds_stops_its_jobs(launched, rehearsal, tmp_pa
 
 
 PROGRAM = """
-    import os, sys, time
+    import os, signal, sys, time
     from hpo_helpers.jobs.sagemaker import SageMakerLauncher
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     script, name, role = sys.argv[1:]
     launcher = SageMakerLauncher(script, role=role, name=name)
     jobs = [launcher.submit({}, 3), launcher.submit({}, 3)]
