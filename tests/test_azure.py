@@ -21,8 +21,9 @@ from scipy.stats import kstest, lognorm, loguniform, norm, uniform
 from virtual import VirtualLauncher
 
 from hpo_helpers import train_mnist
-from hpo_helpers.jobs import _azure_picture, _azure_workspace, azure
-from hpo_helpers.jobs._azure_expressions import FIELDS, space_of
+from hpo_helpers import sweeps as azure
+from hpo_helpers.sweeps import picture, workspace
+from hpo_helpers.sweeps.expressions import FIELDS, space_of
 from hpo_helpers.policies import BanditPolicy, MedianStoppingPolicy, TruncationSelectionPolicy
 from hpo_helpers.spaces import MNIST_CNN
 
@@ -156,7 +157,7 @@ def rebuilt(dumped):
 
 
 def azure_policy(sweep):
-    from hpo_helpers.jobs._azure_settings import policy_of
+    from hpo_helpers.sweeps.settings import policy_of
 
     return policy_of(sweep)
 
@@ -523,9 +524,9 @@ def screen(monkeypatch):
     """What a notebook would show: the widget, and the figures that stay."""
     image, figures = FakeImage(), []
     monkeypatch.delenv("TQDM_DISABLE", raising=False)
-    monkeypatch.setattr(_azure_picture, "_show_widget", lambda: image)
-    monkeypatch.setattr(_azure_picture, "_show", figures.append)
-    monkeypatch.setattr(_azure_picture, "PAUSE", 0)
+    monkeypatch.setattr(picture, "_show_widget", lambda: image)
+    monkeypatch.setattr(picture, "_show", figures.append)
+    monkeypatch.setattr(picture, "PAUSE", 0)
     return image, figures
 
 
@@ -562,7 +563,7 @@ def test_there_is_no_widget_where_bars_are_hidden_and_no_picture_unless_asked_fo
 
 
 def test_a_picture_is_not_drawn_more_often_than_it_can_be_looked_at(screen, monkeypatch):
-    monkeypatch.setattr(_azure_picture, "PAUSE", 1000)
+    monkeypatch.setattr(picture, "PAUSE", 1000)
     run(build(LEVELS, max_total_trials=4), live=True)
     assert screen[0].values == []
 
@@ -594,7 +595,7 @@ def test_each_line_of_a_training_is_logged_as_one_interval(tmp_path):
     script = "print('hello=you')\nprint('epoch=1 valid_error=0.5000 seconds=1e-2')\nprint('epoch=2 valid_error=0.25')\n"
     (tmp_path / "train.py").write_text(script + "raise SystemExit(3)")
     (tmp_path / "mlflow.py").write_text(MLFLOW)
-    logger = Path(_azure_workspace.__file__).with_name("_azure_log_metrics.py")
+    logger = Path(workspace.__file__).with_name("log_metrics.py")
     (tmp_path / "log_metrics.py").write_bytes(logger.read_bytes())
     command = [sys.executable, "log_metrics.py", sys.executable, "train.py"]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
@@ -608,7 +609,7 @@ import sys
 sys.modules["azure"] = None
 import optuna
 from optuna.distributions import FloatDistribution
-from hpo_helpers.jobs.azure import build_sweep, child_runs, read_sweep, run_sweep, write_sweep
+from hpo_helpers.sweeps import build_sweep, child_runs, read_sweep, run_sweep, write_sweep
 from hpo_helpers.jobs.replay import ReplayLauncher
 sweep = build_sweep({"x": FloatDistribution(0, 1)}, "python t.py", code="code", environment="azureml:e@latest",
                     compute="azureml:c", max_total_trials=3, max_concurrent_trials=1)
@@ -731,7 +732,7 @@ def client(workspace, monkeypatch, tmp_path):
 
 
 def connect_to(folder):
-    from hpo_helpers.jobs.azure import connect
+    from hpo_helpers.sweeps import connect
 
     client = connect(folder)
     assert client.workspace_name == "space"
@@ -792,7 +793,7 @@ def test_ctrl_c_cancels_a_sweep_that_is_waited_for(workspace, client, project, m
     def interrupt(seconds):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(_azure_workspace.time, "sleep", interrupt)
+    monkeypatch.setattr(workspace.time, "sleep", interrupt)
     with pytest.raises(KeyboardInterrupt):
         submitted.wait()
     assert submitted.status == "Canceled"

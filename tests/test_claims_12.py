@@ -14,7 +14,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 
 from hpo_helpers.comparing import reports
 from hpo_helpers.curves import cnn_curves
-from hpo_helpers.jobs.azure import build_sweep, check_sweep, child_runs, run_sweep, space_of
+from hpo_helpers.sweeps import build_sweep, check_sweep, child_runs, run_sweep, space_of
 from hpo_helpers.jobs.replay import ReplayLauncher
 from hpo_helpers.policies import BanditPolicy
 from hpo_helpers.spaces import MNIST_CNN

@@ -12,10 +12,9 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "hpo_helpers"
 
-#: What each module may import of this package. A launcher's parts count as one, and so do the dialects.
+#: What each module may import of this package. The files of a launcher count as one module.
 MAY_KNOW = {
-    "dialects": set(),
-    "spaces": {"dialects"},
+    "spaces": set(),
     "datasets": set(),
     "plotting": set(),
     "mxnet_compat": set(),
@@ -32,7 +31,7 @@ MAY_KNOW = {
     "jobs.replay": {"jobs", "curves"},
     "jobs.sagemaker": {"jobs", "datasets"},
     "jobs.rehearsal": set(),
-    "jobs.azure": {"datasets", "dialects", "jobs", "plotting", "policies", "tuning"},
+    "sweeps": {"datasets", "jobs", "spaces", "plotting", "policies", "tuning"},
     "crossval": {"jobs"},
     "dashboard": {"journal"},
     "evolution": {"jobs", "resuming", "spaces", "tuning"},
@@ -42,21 +41,19 @@ MAY_KNOW = {
 HEAVY = {"mxnet", "matplotlib", "boto3", "moto", "azure", "inspyred", "sklearn", "scipy", "mlxtend", "joblib"}
 
 
+#: Folders whose files count as one module.
+FOLDERS = ("jobs.local", "jobs.rehearsal", "jobs.sagemaker", "spaces", "sweeps")
+
+
 def module_of(path):
-    parts = list(path.relative_to(PACKAGE).with_suffix("").parts)
-    if parts[0] == "jobs" and parts[-1].startswith("_") and parts[-1] != "__init__":
-        return whose(parts[-1])
-    if parts[0] == "dialects":
-        return "dialects"
-    return ".".join(part for part in parts if part != "__init__")
+    return whole(".".join(path.relative_to(PACKAGE).with_suffix("").parts))
 
 
-def whose(part):
-    """Return the module of `jobs` whose private part this is."""
-    if part in ("_process", "_script"):
+def whole(name):
+    """Return the module that a name belongs to: a folder of one idea, or itself."""
+    if name in ("jobs.__init__", "jobs.lines", "jobs.polling"):
         return "jobs"  # what launchers share
-    owner = part.removeprefix("_").partition("_")[0]
-    return f"jobs.{owner}" if owner in ("sagemaker", "rehearsal", "azure") else "jobs.local"
+    return next((folder for folder in FOLDERS if f"{name}.".startswith(f"{folder}.")), name)
 
 
 def imports_of_ours(path):
@@ -73,18 +70,14 @@ def imports_of_ours(path):
 FILES = [path for path in sorted(PACKAGE.rglob("*.py")) if path != PACKAGE / "__init__.py"]
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_a_module_knows_the_floors_below_it_alone(path):
-    known = {
-        whose(name.removeprefix("jobs.")) if name.startswith("jobs._") else name
-        for name in imports_of_ours(path)
-    }
-    known = {"dialects" if name.startswith("dialects.") else name for name in known}
+    known = {whole(name) for name in imports_of_ours(path)}
     assert known - {module_of(path)} <= MAY_KNOW[module_of(path)]
 
 
 def test_nothing_heavy_is_imported_before_it_is_used():
-    names = [module_of(path) for path in FILES if path.stem not in ("plotting", "mxnet_compat")]
+    names = [module_of(path) for path in FILES if path.stem not in ("plotting", "mxnet_compat", "monitor")]
     code = f"import importlib, sys; [importlib.import_module('hpo_helpers.' + name) for name in {names}]"
     code += "; print(*{name.partition('.')[0] for name in sys.modules})"
     environment = os.environ | {"PYTHONPATH": str(PACKAGE.parent)}

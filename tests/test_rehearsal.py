@@ -36,7 +36,7 @@ from rehearsal_jobs import (
 
 import hpo_helpers
 from hpo_helpers.datasets import load_mnist, save_npz
-from hpo_helpers.jobs._rehearsal_model import _pattern, service_model
+from hpo_helpers.jobs.rehearsal.model import _pattern, service_model
 from hpo_helpers.jobs.rehearsal import Rehearsal
 
 EPOCHS = """

@@ -14,7 +14,7 @@ import pytest
 from botocore.exceptions import ClientError
 from rehearsal_jobs import BUCKET, archive_of, clients_of, until
 
-from hpo_helpers.jobs._rehearsal_ranges import grid, random_draws
+from hpo_helpers.jobs.rehearsal.ranges import grid, random_draws
 from hpo_helpers.jobs.rehearsal import Rehearsal
 
 #: Its error falls from `width` + 1 by half an epoch; a width of 9 fails, and one of 8 tells nothing.

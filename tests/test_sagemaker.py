@@ -20,8 +20,9 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 from service_models import read_once
 
-from hpo_helpers.jobs import JobStatus, _sagemaker_polling, sagemaker
-from hpo_helpers.jobs._sagemaker_upload import program_name
+from hpo_helpers.jobs import JobStatus, sagemaker
+from hpo_helpers.jobs.sagemaker import polling
+from hpo_helpers.jobs.sagemaker.upload import program_name
 from hpo_helpers.jobs.rehearsal import Rehearsal
 from hpo_helpers.jobs.sagemaker import (
     SageMakerError,
@@ -36,7 +37,7 @@ from hpo_helpers.tuning import tune
 
 REPOSITORY = Path(__file__).parents[1]
 ROLE = "arn:aws:iam::123456789012:role/rehearsal"
-STATUS_SECONDS = _sagemaker_polling.STATUS_SECONDS
+STATUS_SECONDS = polling.STATUS_SECONDS
 PATIENCE = 60  # seconds, for what takes one on an idle machine
 
 HALVING = """
@@ -72,8 +73,8 @@ def rehearsal(tmp_path_factory):
 @pytest.fixture
 def hurried(monkeypatch):
     """Ask more often than an account of AWS's should be asked; and no line is late here."""
-    monkeypatch.setattr(_sagemaker_polling, "STATUS_SECONDS", (0.1, 0.5))
-    monkeypatch.setattr(_sagemaker_polling, "LOG_SECONDS", 0.02)
+    monkeypatch.setattr(polling, "STATUS_SECONDS", (0.1, 0.5))
+    monkeypatch.setattr(polling, "LOG_SECONDS", 0.02)
     monkeypatch.setattr(sagemaker, "LOG_SECONDS_OF_A_JOB", (0.1, 0.5))
     monkeypatch.setattr(sagemaker, "LATE_SECONDS", 0.3)
 
@@ -378,7 +379,7 @@ def test_throttled_calls_are_made_again(launched, rehearsal):
 
 def test_a_hundred_jobs_take_two_calls_a_second(launched, rehearsal, monkeypatch):
     script = "import time; time.sleep(3); print('epoch=1 valid_error=0.5', flush=True)"
-    monkeypatch.setattr(_sagemaker_polling, "STATUS_SECONDS", STATUS_SECONDS)  # AWS's quota
+    monkeypatch.setattr(polling, "STATUS_SECONDS", STATUS_SECONDS)  # AWS's quota
     launcher = launched(script, n_workers=100, max_jobs=100)
     jobs = [launcher.submit({"number": number}, 1) for number in range(100)]
     assert [len(reports) for reports in finish(launcher, *jobs)] == [1] * 100

@@ -16,7 +16,7 @@ import pytest
 from botocore.session import get_session
 from service_models import read_once
 
-from hpo_helpers.jobs._sagemaker_errors import ACTIONS
+from hpo_helpers.jobs.sagemaker.errors import ACTIONS
 from hpo_helpers.jobs.rehearsal import Rehearsal
 from hpo_helpers.jobs.sagemaker import (
     SageMakerLauncher,

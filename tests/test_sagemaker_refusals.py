@@ -14,10 +14,11 @@ from botocore.config import Config
 from botocore.exceptions import EndpointConnectionError
 from botocore.stub import Stubber
 
-from hpo_helpers.jobs import JobStatus, _sagemaker_polling, sagemaker
-from hpo_helpers.jobs._sagemaker_logs import LogReader, read_all
-from hpo_helpers.jobs._sagemaker_pace import Pace
-from hpo_helpers.jobs._sagemaker_upload import ensure_bucket
+from hpo_helpers.jobs import JobStatus, sagemaker
+from hpo_helpers.jobs.sagemaker import polling
+from hpo_helpers.jobs.sagemaker.logs import LogReader, read_all
+from hpo_helpers.jobs.sagemaker.pace import Pace
+from hpo_helpers.jobs.sagemaker.upload import ensure_bucket
 from hpo_helpers.jobs.sagemaker import SageMakerError, SageMakerLauncher, image_uri
 
 ROLE = "arn:aws:iam::123456789012:role/service-role/AmazonSageMaker-ExecutionRole-20261121"
@@ -43,8 +44,8 @@ def aws(monkeypatch, tmp_path):
     monkeypatch.setattr(sagemaker, "connect", lambda: made)
     monkeypatch.setattr(sagemaker, "stop_orphans", lambda client, name: [])
     monkeypatch.setattr(SageMakerLauncher, "_upload", lambda self: ("s3://bucket/code.tar.gz", None))
-    monkeypatch.setattr(_sagemaker_polling, "STATUS_SECONDS", (0.0, 0.0))
-    monkeypatch.setattr(_sagemaker_polling, "LOG_SECONDS", 0.0)
+    monkeypatch.setattr(polling, "STATUS_SECONDS", (0.0, 0.0))
+    monkeypatch.setattr(polling, "LOG_SECONDS", 0.0)
     monkeypatch.setattr(sagemaker, "LOG_SECONDS_OF_A_JOB", (0.0, 0.0))
     monkeypatch.setattr(sagemaker, "QUOTA_SECONDS", (0.0, 0.0))
     monkeypatch.setattr(sagemaker, "LATE_SECONDS", 0.0)
@@ -448,7 +449,7 @@ def finished(launcher, job=None):
 
 
 def test_a_job_that_somebody_deleted_has_failed(aws, launcher, monkeypatch):
-    monkeypatch.setattr(_sagemaker_polling, "UNLISTED_SECONDS", 0.0)
+    monkeypatch.setattr(polling, "UNLISTED_SECONDS", 0.0)
     created(aws)
     aws.polled_sagemaker.add_response("list_training_jobs", {"TrainingJobSummaries": []})
     refuse(
@@ -546,7 +547,7 @@ def test_a_poll_that_fails_for_now_is_made_again(aws, launcher, monkeypatch, cod
 
 
 def test_a_network_that_stays_away_is_an_error_in_the_end(aws, launcher, monkeypatch):
-    monkeypatch.setattr(_sagemaker_polling, "PATIENCE", -1.0)
+    monkeypatch.setattr(polling, "PATIENCE", -1.0)
     created(aws)
     aws.polled_sagemaker.add_client_error("list_training_jobs", "ThrottlingException", "Rate exceeded")
     job = launcher.submit({}, 3)

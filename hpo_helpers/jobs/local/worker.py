@@ -1,0 +1,93 @@
+"""What happens inside the process of one job: train, report, and say how it ended."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import random
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from hpo_helpers.jobs import Report, make_report
+from hpo_helpers.jobs.local.channel import receive, send
+from hpo_helpers.jobs.local.process import memory_limited
+
+INNER_FRAMES = 2  #: of a traceback, shown after the reader's own
+
+Frame = tuple[str, int, str]  #: file, number of the line, and name of the function
+
+
+def run_job(channel: socket.socket) -> None:
+    """Receive a job, train, send its reports, and at last how it ended."""
+    send(channel, ("started", os.getpid()))
+    try:
+        job = receive(channel)
+        with memory_limited(job["memory_limit"]):
+            for report in reports(job):
+                _send_report(channel, report)
+        ending = ("completed", None)
+    except BaseException as error:  # SystemExit too: the launcher is told whatever was raised
+        ending = ("failed", describe(error))
+    send(channel, ending)
+
+
+def reports(job: Mapping[str, Any]) -> Iterator[Report]:
+    """Train and yield a report for each epoch of the job."""
+    train, fixed = pickle.loads(job["training"])
+    _seed(job["id"])
+    training = _call(train, {**fixed, **job["params"], "epochs": job["epochs"]})
+    epoch = 0
+    with contextlib.ExitStack() as stack:
+        if hasattr(training, "close"):
+            stack.callback(training.close)  # a generator's `finally` runs, whatever went wrong outside it
+        for metrics in training:
+            if epoch >= job["epochs"]:  # it was told when to end, and the code after its loop had its turn
+                return
+            report = make_report(metrics, job["metric"], epoch, time.monotonic() - job["start"])
+            epoch = report.epoch
+            yield report
+    if epoch == 0:
+        raise RuntimeError("training ended without a report: it must yield a dict of metrics once per epoch")
+
+
+def describe(error: BaseException) -> tuple[str, list[Frame]]:
+    """Return type and message of an exception, and where outside this package it was raised.
+
+    The launcher adds the lines of source: it may know those of a notebook's cell, this process does not.
+    """
+    frames = [
+        (frame.filename, frame.lineno, frame.name)
+        for frame in traceback.extract_tb(error.__traceback__)
+        if Path(frame.filename).parent != Path(__file__).parent
+    ]
+    return "".join(traceback.format_exception_only(error)).strip(), frames[:1] + frames[1:][-INNER_FRAMES:]
+
+
+def _call(train: Any, arguments: dict[str, Any]) -> Any:
+    training = train(**arguments)
+    if hasattr(training, "__iter__"):
+        return training
+    raise TypeError(f"train must yield a dict of metrics once per epoch, but it returned {training!r}")
+
+
+def _seed(job_id: int) -> None:
+    # Every job is forked from one process, and would draw the same numbers where it sets no seed.
+    random.seed(job_id)
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed(job_id)
+
+
+def _send_report(channel: socket.socket, report: Report) -> None:
+    try:
+        send(channel, ("report", report))
+    except OSError:
+        raise
+    except Exception as error:
+        names = sorted(map(str, report.metrics))
+        raise TypeError(f"the metrics {names} cannot be sent to the launcher: {error}") from None

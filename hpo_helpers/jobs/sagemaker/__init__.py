@@ -1,0 +1,18 @@
+"""Jobs on Amazon SageMaker, by boto3."""
+
+from hpo_helpers.jobs.sagemaker.cleaning import delete_created, list_created
+from hpo_helpers.jobs.sagemaker.errors import SageMakerError
+from hpo_helpers.jobs.sagemaker.launcher import SageMakerJob, SageMakerLauncher
+from hpo_helpers.jobs.sagemaker.request import image_uri
+from hpo_helpers.jobs.sagemaker.tables import jobs_from_logs, jobs_from_search
+
+__all__ = [
+    "SageMakerError",
+    "SageMakerJob",
+    "SageMakerLauncher",
+    "delete_created",
+    "image_uri",
+    "jobs_from_logs",
+    "jobs_from_search",
+    "list_created",
+]

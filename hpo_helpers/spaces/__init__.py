@@ -1,0 +1,29 @@
+"""What is searched: named search spaces, the unit cube, and the same space in other systems' dialects.
+
+Each dialect has two functions: one from a dict of Optuna distributions to what that system takes, and one back.
+What a dialect cannot say is a ValueError that names the hyperparameter, its distribution and the dialect, and says
+what to do. Nothing is rounded or left out in silence.
+"""
+
+from hpo_helpers.spaces.azure import from_azure, to_azure
+from hpo_helpers.spaces.named import MNIST_CNN, MNIST_MLP, XGBOOST
+from hpo_helpers.spaces.sagemaker import from_sagemaker, to_sagemaker
+from hpo_helpers.spaces.scipy_stats import from_scipy, to_scipy
+from hpo_helpers.spaces.syne_tune import from_syne_tune, to_syne_tune
+from hpo_helpers.spaces.unit_cube import from_unit_cube, to_unit_cube
+
+__all__ = [
+    "MNIST_CNN",
+    "MNIST_MLP",
+    "XGBOOST",
+    "from_azure",
+    "from_sagemaker",
+    "from_scipy",
+    "from_syne_tune",
+    "from_unit_cube",
+    "to_azure",
+    "to_sagemaker",
+    "to_scipy",
+    "to_syne_tune",
+    "to_unit_cube",
+]

@@ -1,0 +1,78 @@
+"""Each hyperparameter's range as the interval from 0 to 1, and the way back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
+
+
+def to_unit_cube(space: Mapping[str, BaseDistribution], params: Mapping[str, float]) -> dict[str, float]:
+    """Say where each value lies in its range: 0 at the lower bound, 1 at the upper one.
+
+    Parameters
+    ----------
+    space
+        Numerical distributions. A logarithmic range is measured on its logarithm, so 0.5 is the middle of what is
+        searched.
+    params
+        A value for each name in `space`.
+
+    Raises
+    ------
+    ValueError
+        If a value lies outside its range, or a range is not of numbers.
+    """
+    return {name: _to_unit(name, distribution, params[name]) for name, distribution in space.items()}
+
+
+def from_unit_cube(space: Mapping[str, BaseDistribution], places: Mapping[str, float]) -> dict[str, float]:
+    """Say which value lies at each place of its range: the way back from `to_unit_cube`.
+
+    Whole numbers and steps are rounded to. So the two ends of such a range answer to half as wide an interval of
+    places as the other values do.
+
+    Parameters
+    ----------
+    space
+        Numerical distributions.
+    places
+        A number from 0 to 1 for each name in `space`.
+
+    Raises
+    ------
+    ValueError
+        If a place lies outside [0, 1], or a range is not of numbers.
+    """
+    return {name: _from_unit(name, distribution, places[name]) for name, distribution in space.items()}
+
+
+def _to_unit(name: str, distribution: BaseDistribution, value: float) -> float:
+    low, high = _scaled_bounds(name, distribution)
+    if not distribution.low <= value <= distribution.high:
+        raise ValueError(f"{name!r} must lie in [{distribution.low}, {distribution.high}], got {value!r}")
+    if low == high:
+        return 0.5
+    return ((math.log(value) if distribution.log else value) - low) / (high - low)
+
+
+def _from_unit(name: str, distribution: BaseDistribution, place: float) -> float:
+    low, high = _scaled_bounds(name, distribution)
+    if not 0 <= place <= 1:
+        raise ValueError(f"the place of {name!r} must lie in [0, 1], got {place!r}")
+    if place in (0, 1):  # exp(log(x)) need not be x
+        return distribution.high if place else distribution.low
+    value = low + place * (high - low)
+    if distribution.log:
+        value = math.exp(value)
+    if distribution.step is not None:
+        value = distribution.low + distribution.step * round((value - distribution.low) / distribution.step)
+    return min(max(value, distribution.low), distribution.high)
+
+
+def _scaled_bounds(name: str, distribution: BaseDistribution) -> tuple[float, float]:
+    if not isinstance(distribution, (FloatDistribution, IntDistribution)):
+        raise ValueError(f"{name!r} has no lower and upper bound, got {distribution!r}")
+    scale = math.log if distribution.log else float
+    return scale(distribution.low), scale(distribution.high)
