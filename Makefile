@@ -1,5 +1,6 @@
 # Every command sets its environment up by itself, in .venv/VERSION, where that is missing or out of date.
 # Another Python: make PYTHON=python3.12 run       Some lessons only: make LESSONS=05 run
+# The solutions of the exercises: make LESSONS=solutions run
 PYTHON ?= python3
 LESSONS ?=
 
@@ -21,8 +22,8 @@ MADE_FROM := { pwd; echo "$$PYTHON_IS"; cat pyproject.toml constraints.txt; }
 run: environment  ## execute every lesson, print a table, leave HTML under build/
 	@$(RUN) notebooks/run.py $(LESSONS)
 
-test: environment  ## run every test, the notebooks' cells among them
-	@$(RUN) -m pytest
+test: environment  ## run every test, the notebooks' cells among them, in two processes
+	@$(RUN) -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lab: environment  ## open JupyterLab on the lessons
 	@$(RUN) -m jupyterlab --notebook-dir=notebooks $$([ "$$(id -u)" != 0 ] || echo --allow-root)

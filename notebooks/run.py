@@ -1,7 +1,7 @@
-"""Execute the lessons and their solutions from top to bottom, each in a fresh kernel of the running Python.
+"""Execute notebooks from top to bottom, each in a fresh kernel of the running Python.
 
-``python notebooks/run.py`` runs all of them, ``python notebooks/run.py 05`` those whose names begin so. It
-prints a table and leaves HTML under ``build/``. With ``--write`` each notebook that ran without an error is
+``python notebooks/run.py`` runs the lessons, ``python notebooks/run.py 05`` all whose names begin so, and
+``python notebooks/run.py solutions`` the solutions. It prints a table and leaves HTML under ``build/``. With ``--write`` each notebook that ran without an error is
 also replaced by what was executed, without anything that changes from one run or machine to the next, and
 ``minutes.csv`` notes how long each lesson took.
 """
@@ -19,7 +19,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,6 +39,8 @@ BUILD = NOTEBOOKS.parent / "build"
 
 #: Seconds after which a cell is taken to hang.
 CELL_TIMEOUT = 600
+#: Notebooks that are executed at a time: most cells keep one core busy.
+AT_ONCE = 2
 
 
 class KernelOfThisPython(AsyncKernelManager):
@@ -63,49 +65,62 @@ class Outcome:
 
 
 class Progress:
-    """Says which cell runs: on a terminal in one line that is drawn anew, elsewhere once a notebook."""
+    """Says which cells run: on a terminal in one line that is drawn anew, elsewhere once a notebook."""
+
+    running: list[Progress] = []
 
     def __init__(self, name: str, n_cells: int) -> None:
         self.cell = 0
         self._name, self._n_cells = name, n_cells
         self._start = time.monotonic()
+        self.running.append(self)
+        if not sys.stdout.isatty():
+            print(f"{name}: running {n_cells} cells", flush=True)
+
+    def __str__(self) -> str:
+        return f"{self._name}: cell {self.cell} of {self._n_cells}, {self.seconds:.0f} s"
 
     @property
     def seconds(self) -> float:
         """Seconds since the start."""
         return time.monotonic() - self._start
 
-    async def show(self) -> None:
-        """Show the progress until cancelled."""
-        if not sys.stdout.isatty():
-            print(f"{self._name}: running {self._n_cells} cells", flush=True)
-            return
-        while True:
-            line = f"{self._name}: cell {self.cell} of {self._n_cells}, {self.seconds:.0f} s"
-            print(f"\r\033[K{line}", end="", flush=True)
+    @classmethod
+    async def show(cls) -> None:
+        """Show all that runs until cancelled."""
+        while sys.stdout.isatty():
+            print(f"\r\033[K{' | '.join(map(str, cls.running))}", end="", flush=True)
             await asyncio.sleep(0.5)
 
     def end(self, result: str) -> None:
         """Leave one line that says how it ended."""
+        self.running.remove(self)
         clear = "\r\033[K" if sys.stdout.isatty() else ""
         print(f"{clear}{self._name}: {result}, {self.seconds:.1f} s", flush=True)
 
 
 def find_notebooks(names: Sequence[str] = (), folder: Path = NOTEBOOKS) -> list[Path]:
-    """Return the lessons and their solutions in order, or those whose names begin with one of `names`.
+    """Return the lessons in order; or all notebooks that `names` name: beginnings of names, or ``solutions``.
 
     Raises
     ------
     ValueError
         If one of `names` fits no notebook.
     """
-    paths = sorted([*folder.glob("*.ipynb"), *folder.glob("solutions/*.ipynb")], key=lambda path: path.stem)
-    names = [Path(name).stem for name in names]
-    for name in names:
-        if not any(path.stem.startswith(name) for path in paths):
-            known = ", ".join(path.stem for path in paths) or "none"
-            raise ValueError(f"no lesson's name begins with {name!r}; there are: {known}")
-    return [path for path in paths if not names or path.stem.startswith(tuple(names))]
+    lessons, solutions = (sorted(folder.glob(pattern)) for pattern in ("*.ipynb", "solutions/*.ipynb"))
+    if not names:
+        return lessons
+    paths = sorted([*lessons, *solutions], key=lambda path: path.stem)
+    chosen = {name: solutions if name == "solutions" else beginning_with(name, paths) for name in names}
+    for name in [name for name, found in chosen.items() if not found]:
+        known = ", ".join(path.stem for path in paths) or "none"
+        raise ValueError(f"no lesson's name begins with {name!r}; there are: {known}")
+    return [path for path in paths if any(path in found for found in chosen.values())]
+
+
+def beginning_with(name: str, paths: Sequence[Path]) -> list[Path]:
+    """Return the notebooks whose names begin as that of a path does."""
+    return [path for path in paths if path.stem.startswith(Path(name).stem)]
 
 
 def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
@@ -113,23 +128,12 @@ def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
     return [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
 
 
-async def execute(notebook: NotebookNode, name: str, folder: Path) -> Outcome:
-    """Execute `notebook` in place, in `folder`, and shut its kernel down whatever happens."""
+async def execute(notebook: NotebookNode, name: str, folder: Path, whole: asyncio.Task) -> Outcome:
+    """Execute `notebook` in place, in `folder`, and shut its kernel down whatever happens; `whole` may be cancelled."""
     progress = Progress(name, len(code_cells(notebook)))
-    interrupted = asyncio.Event()
 
     def count(**_: object) -> None:
         progress.cell += 1
-
-    def watch_signals(**_: object) -> None:
-        def interrupt(task: asyncio.Task) -> None:
-            interrupted.set()
-            task.cancel()
-
-        # In place of nbclient's own handlers, after which an interruption looks like a dead kernel.
-        with contextlib.suppress(NotImplementedError):  # Windows raises KeyboardInterrupt by itself
-            for number in (signal.SIGINT, signal.SIGTERM):
-                asyncio.get_running_loop().add_signal_handler(number, interrupt, asyncio.current_task())
 
     client = NotebookClient(
         notebook,
@@ -139,21 +143,26 @@ async def execute(notebook: NotebookNode, name: str, folder: Path) -> Outcome:
         coalesce_streams=True,
         store_widget_state=False,
         record_timing=False,
-        on_notebook_start=watch_signals,
+        on_notebook_start=lambda **_: cancel_at_signals(whole),
         on_cell_execute=count,
     )
-    shown = asyncio.create_task(progress.show())
     failure = None
     try:
         await client.async_execute(cwd=str(folder))
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
-        if interrupted.is_set():
+        if asyncio.current_task().cancelling():
             raise KeyboardInterrupt from None
         failure = describe_failure(progress.cell, code_cells(notebook)[progress.cell - 1], error)
-    finally:
-        shown.cancel()
+    cancel_at_signals(whole)  # nbclient stops listening at the end of each notebook
     progress.end("failed" if failure else "ok")
     return Outcome(name, progress.seconds, failure)
+
+
+def cancel_at_signals(task: asyncio.Task) -> None:
+    """Let Ctrl-C and SIGTERM cancel a task: by nbclient's own handlers an interruption looks like a dead kernel."""
+    with contextlib.suppress(NotImplementedError):  # Windows raises KeyboardInterrupt by itself
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
 
 
 def describe_failure(number: int, cell: NotebookNode, error: Exception) -> str:
@@ -239,19 +248,34 @@ def record_minutes(outcome: Outcome, path: Path = NOTEBOOKS / "minutes.csv") -> 
     replace_file(path, "".join(["notebook,minutes\n", *rows]))
 
 
-def run(paths: Sequence[Path], write: bool) -> Iterator[Outcome]:
-    """Execute notebooks one after another, failing ones included."""
-    for path in paths:
-        notebook = nbformat.read(path, as_version=4)
-        outcome = asyncio.run(execute(notebook, path.stem, path.parent))
-        page = BUILD / path.relative_to(NOTEBOOKS).with_suffix(".html")
-        replace_file(page, to_html(notebook))
-        if write and outcome.failure is None:
-            normalise(notebook)
-            replace_file(path, nbformat.writes(notebook) + "\n")
-            if path.parent == NOTEBOOKS:
-                record_minutes(outcome)
-        yield outcome
+async def run(paths: Sequence[Path], write: bool) -> list[Outcome]:
+    """Execute notebooks, failing ones included: two at a time, but those to be written alone, as they are timed."""
+    whole = asyncio.current_task()
+    room = asyncio.Semaphore(1 if write else AT_ONCE)
+
+    async def run_in_turn(path: Path) -> Outcome:
+        async with room:
+            return await run_one(path, write, whole)
+
+    shown = asyncio.create_task(Progress.show())
+    try:
+        return await asyncio.gather(*map(run_in_turn, paths))
+    finally:
+        shown.cancel()
+
+
+async def run_one(path: Path, write: bool, whole: asyncio.Task) -> Outcome:
+    """Execute a notebook and leave its page; write the notebook itself if that is asked for and no cell failed."""
+    notebook = nbformat.read(path, as_version=4)
+    outcome = await execute(notebook, path.stem, path.parent, whole)
+    page = BUILD / path.relative_to(NOTEBOOKS).with_suffix(".html")
+    replace_file(page, to_html(notebook))
+    if write and outcome.failure is None:
+        normalise(notebook)
+        replace_file(path, nbformat.writes(notebook) + "\n")
+        if path.parent == NOTEBOOKS:
+            record_minutes(outcome)
+    return outcome
 
 
 def print_table(outcomes: Sequence[Outcome]) -> None:
@@ -265,7 +289,7 @@ def print_table(outcomes: Sequence[Outcome]) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what the command line says and return the exit status: 1 if a notebook failed."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("names", nargs="*", help="beginnings of names, such as 05; all if none")
+    parser.add_argument("names", nargs="*", help="beginnings of names, such as 05, or: solutions")
     parser.add_argument("--write", action="store_true", help="also put the outputs into the notebooks")
     options = parser.parse_args(arguments)
     try:
@@ -275,7 +299,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not paths:
         print("There are no lessons yet.")
         return 0
-    outcomes = list(run(paths, options.write))
+    outcomes = asyncio.run(run(paths, options.write))
     print_table(outcomes)
     return int(any(outcome.failure for outcome in outcomes))
 
@@ -286,6 +310,6 @@ if __name__ == "__main__":
     leave_clouds(os.environ)
     try:
         sys.exit(main())
-    except (KeyboardInterrupt, asyncio.CancelledError):  # the latter between two cells
+    except (KeyboardInterrupt, asyncio.CancelledError):
         print("\ninterrupted", file=sys.stderr)
         sys.exit(130)

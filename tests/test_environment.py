@@ -225,6 +225,9 @@ case "$*" in
 esac
 """
 
+#: What `make test` has Python do.
+TEST = "-m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder"
+
 needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
 
 
@@ -268,7 +271,7 @@ def test_make_sets_the_environment_up_once(checkout: Path) -> None:
     assert venv == "venv .venv/3.12"
     assert package.endswith("install --constraint constraints.txt --editable .[mxnet,evolution,aws,azure,dev]")
     assert "--no-deps mxnet; sys_platform" in mxnet
-    assert test == "-m pytest"
+    assert test == TEST
 
     assert make(checkout, "run", LESSONS="05").stdout == ""
     assert log(checkout) == ["notebooks/run.py 05"]
@@ -298,7 +301,7 @@ def test_make_sets_a_stale_environment_up_anew(checkout: Path, change: str) -> N
     make(checkout, "test")
     assert log(checkout)[0] == "venv .venv/3.12"
     make(checkout, "test")
-    assert log(checkout) == ["-m pytest"]
+    assert log(checkout) == [TEST]
 
 
 @needs_make
@@ -307,13 +310,13 @@ def test_make_keeps_an_environment_for_each_python(checkout: Path) -> None:
         make(checkout, "test", version=version)
         assert log(checkout)[0] == f"venv .venv/{version}"
     make(checkout, "test", version="3.12")
-    assert log(checkout) == ["-m pytest"]
+    assert log(checkout) == [TEST]
 
 
 @needs_make
 def test_make_does_not_take_a_half_made_environment_for_a_whole_one(checkout: Path) -> None:
     assert make(checkout, "test", FAKE_PIP_FAILS="1").returncode != 0
-    assert "-m pytest" not in log(checkout)
+    assert TEST not in log(checkout)
     assert make(checkout, "test").returncode == 0
     assert log(checkout)[0] == "venv .venv/3.12"
 

@@ -15,13 +15,12 @@ from pathlib import Path
 
 import boto3
 import nbformat
-import numpy as np
 import psutil
 import pytest
 from bs4 import BeautifulSoup
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
-from notebook_files import LESSONS, NOTEBOOKS, comparison, runner
+from notebook_files import NOTEBOOKS, comparison, runner
 from PIL import Image
 
 
@@ -106,26 +105,12 @@ def test_an_edited_result_a_swapped_or_missing_figure_and_a_warning_fail_the_sui
     assert validate(project) == ["Cell 0", "Cell 2", "Cell 3", "Cell 4", "Cell 5"]
 
 
-@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
-def test_editing_a_printed_result_of_a_lesson_fails_the_suite(path: Path, project: Path) -> None:
-    notebook = nbformat.read(path, as_version=4)
-    first = next(number for number, cell in enumerate(notebook.cells) if prints_a_figure(cell))
-    del notebook.cells[first + 1 :]
-    copied = project / "notebooks" / path.name
-    nbformat.write(notebook, copied)
-    assert validate(project) == []
-
-    for output in notebook.cells[first].outputs:
-        kept, key = (output, "text") if "text" in output else (output.data, "text/plain")
-        kept[key] = re.sub(r"\d", lambda digit: str((int(digit[0]) + 1) % 10), kept[key])
-    nbformat.write(notebook, copied)
-    failing = [f"Cell {len(runner.code_cells(notebook)) - 1}"]
-    assert validate(project) == ([] if comparison.may_differ(path.stem, np.__version__) else failing)
-
-
-@pytest.mark.parametrize("numpy_version, failing", [("1.26.4", ["Cell 0", "Cell 1", "Cell 2", "Cell 3"]), ("2.1.0", ["Cell 2", "Cell 3"])])
-def test_under_numpy_2_a_lesson_with_a_model_may_print_other_numbers_but_not_fail(
-    numpy_version: str, failing: list[str], project: Path
+@pytest.mark.parametrize(
+    ("same_rounding", "failing"),
+    [(True, ["Cell 0", "Cell 1", "Cell 2", "Cell 3"]), (False, ["Cell 2", "Cell 3"])],
+)
+def test_where_a_model_goes_another_way_a_lesson_may_print_other_numbers_but_not_fail(
+    same_rounding: bool, failing: list[str], project: Path
 ) -> None:
     cells = [
         new_code_cell("print('incumbent', 0.0412)"),
@@ -136,7 +121,7 @@ def test_under_numpy_2_a_lesson_with_a_model_may_print_other_numbers_but_not_fai
     path = write(project, "05_tiny", *cells)
     assert execute(project, "--write").returncode == 0
     conftest = path.with_name("conftest.py")
-    conftest.write_text(conftest.read_text().replace("np.__version__", repr(numpy_version)))
+    conftest.write_text(f"{conftest.read_text()}\nSAME_ROUNDING = {same_rounding}\n")
 
     notebook = nbformat.read(path, as_version=4)
     printed, drawn, raises, warns = notebook.cells
@@ -146,13 +131,6 @@ def test_under_numpy_2_a_lesson_with_a_model_may_print_other_numbers_but_not_fai
     warns.source = f"import warnings\nwarnings.warn('no')\n{warns.source}"
     nbformat.write(notebook, path)
     assert validate(project) == failing
-
-
-def prints_a_figure(cell: NotebookNode) -> bool:
-    """Whether a cell's compared output has a digit."""
-    if cell.cell_type != "code" or comparison.is_ignored(cell):
-        return False
-    return bool(re.search(r"\d", comparison.printed(cell.outputs)))
 
 
 def printing(text: str, number: int = 1) -> NotebookNode:
@@ -265,13 +243,15 @@ def test_lessons_are_chosen_by_the_beginning_of_their_name(tmp_path: Path) -> No
     (tmp_path / "solutions").mkdir()
     for name in ("05_b", "04_a", "solutions/05_b_solutions"):
         (tmp_path / f"{name}.ipynb").touch()
-    assert [path.stem for path in runner.find_notebooks(folder=tmp_path)] == [
-        "04_a",
-        "05_b",
-        "05_b_solutions",
-    ]
-    assert [path.stem for path in runner.find_notebooks(["05"], tmp_path)] == ["05_b", "05_b_solutions"]
-    assert [path.stem for path in runner.find_notebooks(["notebooks/04_a.ipynb"], tmp_path)] == ["04_a"]
+
+    def names(*beginnings: str) -> list[str]:
+        return [path.stem for path in runner.find_notebooks(beginnings, tmp_path)]
+
+    assert names() == ["04_a", "05_b"]
+    assert names("05") == ["05_b", "05_b_solutions"]
+    assert names("solutions") == ["05_b_solutions"]
+    assert names("solutions", "04") == ["04_a", "05_b_solutions"]
+    assert names("notebooks/04_a.ipynb") == ["04_a"]
     with pytest.raises(ValueError, match=r"'06'; there are: 04_a, 05_b, 05_b_solutions"):
         runner.find_notebooks(["06"], tmp_path)
 
