@@ -33,9 +33,8 @@ from local_training import (
     yields_garbage,
 )
 
-import hpo_helpers.jobs.local
 from hpo_helpers.jobs import JobStatus
-from hpo_helpers.jobs.local import LocalLauncher, LocalScript
+from hpo_helpers.jobs.local import LocalLauncher, LocalScript, launcher
 
 REPOSITORY = Path(__file__).parents[1]
 PATIENCE = 30  # seconds, for what takes milliseconds on an idle machine
@@ -216,7 +215,7 @@ def test_an_error_in_closing_the_generator_fails_the_job(launched):
 
 
 def test_the_example_in_the_documentation_runs():
-    assert doctest.testmod(hpo_helpers.jobs.local) == (0, 3)
+    assert doctest.testmod(launcher) == (0, 3)
 
 
 def test_any_iterable_of_dicts_will_do(launched):

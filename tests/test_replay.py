@@ -106,13 +106,6 @@ def test_closing_stops_what_runs_and_takes_no_more():
         launcher.submit({}, 3)
 
 
-def test_a_start_up_passes_before_the_first_epoch():
-    launcher = ReplayLauncher(curves=constant(1.0), startup=60.0)
-    job = launcher.submit({}, 1)
-    launcher.wait([job])
-    assert launcher.clock() == 61.0
-
-
 def test_a_job_is_as_long_as_its_epochs_say():
     launcher = ReplayLauncher(curves=constant(1.0, n=27))
     assert launcher.submit({"epochs": 4}, 27).epochs == 4
@@ -133,7 +126,7 @@ def test_a_curve_that_fails_fails_the_job_when_it_happens():
     assert values(job) == [(1, 1.0)]
 
 
-@pytest.mark.parametrize("setting", [{"n_workers": 0}, {"n_workers": 1.5}, {"startup": -1.0}])
+@pytest.mark.parametrize("setting", [{"n_workers": 0}, {"n_workers": 1.5}])
 def test_a_bad_setting_is_quoted(setting):
     (value,) = setting.values()
     with pytest.raises(ValueError, match=f"got {value}"):
