@@ -39,13 +39,3 @@ def calling(epochs, function, **arguments):
 
 def preload_here():
     PRELOADED.append(os.getpid())
-
-
-def preload_badly():
-    raise OSError("no such data")
-
-
-def raises(epochs):
-    print("something printed")
-    yield {"valid_error": 1.0}
-    raise ValueError("learning_rate is too high")
