@@ -63,7 +63,7 @@ class PollingLauncher:
         self.close()
 
     def _poll(self, timeout: float | None = 0) -> None:
-        """Take in what is new of the jobs, waiting up to `timeout` seconds for something; None waits for ever."""
+        """Take in what is new of the jobs, waiting up to `timeout` seconds for something (None: for ever)."""
         raise NotImplementedError
 
     def _check_free(self) -> None:

@@ -12,10 +12,8 @@ import os
 import select
 import signal
 import socket
-import sys
 import time
 import traceback
-from collections.abc import Iterator
 
 import psutil
 
@@ -36,9 +34,7 @@ def main(control_fd: int, names: list[str]) -> None:
     server = ForkServer(control)
     exit_status = 1
     try:
-        with _ending_with(control):
-            preload(names)
-        sys.stdout.flush()  # or every job would print what the preloaded modules did
+        _preload(control, names)
         send(control, ("ready", None))
         with contextlib.suppress(ConnectionError):  # the launcher is gone
             server.serve()
@@ -122,9 +118,7 @@ class ForkServer:
             os.dup2(output, 1)
             os.dup2(output, 2)
             os.close(output)
-            sys.stdout.reconfigure(line_buffering=True)
             run_job(socket.socket(fileno=channel))
-            sys.stdout.flush()
             exit_status = 0
         except BaseException:
             traceback.print_exc()
@@ -154,16 +148,13 @@ class ForkServer:
         send(self._control, ("ended", (job_id, reason)))
 
 
-@contextlib.contextmanager
-def _ending_with(control: socket.socket) -> Iterator[None]:
-    """Inside the block, which may take long, have this process end when `control` closes."""
+def _preload(control: socket.socket, names: list[str]) -> None:
+    """Preload, which may take long: the system ends this process if `control` closes meanwhile."""
     signal.signal(signal.SIGIO, signal.SIG_DFL)
     flags = fcntl.fcntl(control, fcntl.F_GETFL)
     fcntl.fcntl(control, fcntl.F_SETOWN, os.getpid())
     fcntl.fcntl(control, fcntl.F_SETFL, flags | os.O_ASYNC)  # closing raises SIGIO, which kills
     if select.select([control], [], [], 0)[0]:  # it has closed before that
         os._exit(0)
-    try:
-        yield
-    finally:
-        fcntl.fcntl(control, fcntl.F_SETFL, flags)
+    preload(names)
+    fcntl.fcntl(control, fcntl.F_SETFL, flags)

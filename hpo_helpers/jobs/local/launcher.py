@@ -122,14 +122,11 @@ class LocalLauncher(PollingLauncher):
     def close(self) -> None:
         """Stop what still runs, and leave no process and no open file. It may be called twice."""
         self._closed = True
-        if self._server is not None:
-            self._server.close()
-        for job in list(self._running.values()):
+        for job in self._running.values():
             job._silent = True
             job._status = JobStatus.STOPPED
-            job._finish("the launcher was closed")
-        self._running.clear()
-        self._server = None
+        if self._server is not None:
+            self._end_server("the launcher was closed")
 
     def _start_server(self) -> Server:
         server = Server(self._preload)
@@ -169,12 +166,16 @@ class LocalLauncher(PollingLauncher):
     def _lose_server(self, server: Server) -> None:
         """Fail its jobs; the next job starts a new one."""
         server.failure = server.failure or server.describe_loss()
-        for job in list(self._running.values()):
+        for job in self._running.values():
             if job.pid is not None:
                 kill_group(job.pid)
-            job._finish(server.failure)
+        self._end_server(server.failure)
+
+    def _end_server(self, reason: str) -> None:
+        self._server.close()
+        for job in list(self._running.values()):
+            job._finish(reason)
         self._running.clear()
-        server.close()
         self._server = None
 
 
@@ -205,7 +206,7 @@ class LocalJob(PolledJob):
         self._inbox = Inbox(channel)
         self._output = tempfile.TemporaryFile()
         self._launcher._running[self.id] = self
-        # When a process dies before it has read everything, its end is told like any other.
+        # If it dies before it has read everything, that is told like any other end.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             with channel_of_job:
                 server.command(FORK, self.id, [channel_of_job.fileno(), self._output.fileno()])
@@ -221,7 +222,7 @@ class LocalJob(PolledJob):
             self._reports.append(content)
 
     def _finish(self, reason: str) -> None:
-        """Settle the status of a job whose process is gone, for `reason` if it told none."""
+        """Settle how a job ended whose process is gone: for `reason` if it told none."""
         self._inbox.deliver(self._take)
         if self._status is JobStatus.RUNNING:
             status, content = self._ending or (JobStatus.FAILED, (reason, []))

@@ -11,7 +11,7 @@ from typing import Any
 
 
 def find_preload(train: Any) -> list[str]:
-    """Return what training needs: the module of `train`, or those that a function of a notebook names.
+    """Return the module of a training function, or those that one of a notebook names.
 
     What the constant ``PRELOAD`` of such a module lists comes before it.
     """

@@ -42,7 +42,7 @@ class Server:
         setup = {"control": channel_of_server.fileno(), "path": path, "preload": self._preload}
         with channel_of_server:
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-c", SERVER_CODE, json.dumps(setup)],
+                [sys.executable, "-P", "-u", "-c", SERVER_CODE, json.dumps(setup)],
                 stdin=subprocess.DEVNULL,
                 stdout=self._output,
                 stderr=subprocess.STDOUT,
