@@ -53,7 +53,7 @@ class ForkServer:
         self._control = control
         self._jobs: dict[int, int] = {}  # process id -> job id
         self._wake, self._waker = socket.socketpair()
-        adopt_orphans()  # or it could not find what a job's children have started
+        adopt_orphans()  # or it would not find what jobs have started
         self._pid = os.getpid()
         self._parent = os.getppid()
 

@@ -12,7 +12,6 @@ import os
 import socket
 import sys
 import tempfile
-import time
 import traceback
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
