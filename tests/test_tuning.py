@@ -108,7 +108,7 @@ def test_pruned_and_failed_jobs_hold_their_worker_until_they_are_gone():
 
         def submit(self, params, epochs):
             job = super().submit(params, epochs)
-            job.stop = lambda: (job._reports.clear(), setattr(job, "_end", self._now + 3.0))
+            job.stop = lambda: (job._coming.clear(), setattr(job, "_end", self._now + 3.0))
             return job
 
     study = new_study(RecordingPruner(limit=0.0))
@@ -244,7 +244,7 @@ def test_a_job_that_ends_without_a_report_has_failed():
     class Silent(VirtualLauncher):
         def submit(self, params, epochs):
             job = super().submit(params, epochs)
-            job._reports.clear()
+            job._coming.clear()
             return job
 
     run(study, launcher=Silent(falling), n_trials=1)

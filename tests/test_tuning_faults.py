@@ -45,7 +45,7 @@ def faulty(fault, epochs):
     if fault == "exits":
         os._exit(0)
     if fault == "exhausts memory":
-        bytearray(1 << 40)
+        bytearray(1 << 62)
     yield {"valid_error": 0.25, "pid": os.getpid()}
 
 
@@ -65,7 +65,7 @@ EXPECTED = {
 def study_of_faults():
     faults = list(EXPECTED)
     study = optuna.create_study(study_name="faults", sampler=optuna.samplers.GridSampler({"fault": faults}, seed=0))
-    with LocalLauncher(faulty, n_workers=2, memory_limit=200 << 20) as launcher:
+    with LocalLauncher(faulty, n_workers=2) as launcher:
         space = {"fault": CategoricalDistribution(faults)}
         limits = {"n_trials": len(faults), "trial_timeout": 3, "max_failures": len(faults)}
         tune(study, space, launcher, epochs=2, progress=False, **limits)

@@ -1,8 +1,8 @@
 """The contract of a launcher: where a job runs, and what time is.
 
-`tune` is written against this page alone, so the same loop tunes on this machine, on a cloud, or over recorded
-learning curves in virtual time. A launcher is anything with the members of `Launcher`; it hands out jobs with
-the members of `Job`.
+`tune` is written against this page alone, so the same loop tunes on this machine, on a cloud, or over
+recorded learning curves in virtual time. A launcher is anything with the members of `Launcher`; its jobs
+have those of `Job`.
 """
 
 from __future__ import annotations

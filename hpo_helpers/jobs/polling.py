@@ -1,4 +1,4 @@
-"""What launchers have in common that learn of their jobs by asking, again and again: here and in a cloud."""
+"""What launchers have in common that learn of their jobs by asking, again and again."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ class PollingLauncher:
         was not yet waited for. ValueError if nothing could ever end the wait: `jobs` is empty, or each has
         finished, was waited for and read.
         """
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = None if timeout is None else self.clock() + timeout
         self._poll()
         while not any(job._has_news() for job in jobs):
             if all(job._is_gone() for job in jobs):
                 raise ValueError(f"there is no running job to wait for, got {list(jobs)!r}")
-            remaining = None if deadline is None else deadline - time.monotonic()
+            remaining = None if deadline is None else deadline - self.clock()
             if remaining is not None and remaining <= 0:
                 return
             self._poll(remaining)
@@ -63,7 +63,7 @@ class PollingLauncher:
         self.close()
 
     def _poll(self, timeout: float | None = 0) -> None:
-        """Take in what is new of the jobs, waiting up to `timeout` seconds for something; None waits for ever."""
+        """Take in what is new of the jobs, waiting up to `timeout` seconds for something (None: for ever)."""
         raise NotImplementedError
 
     def _check_free(self) -> None:

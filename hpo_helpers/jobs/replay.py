@@ -2,41 +2,40 @@
 
 from __future__ import annotations
 
+import collections
 import itertools
-import numbers
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from hpo_helpers.jobs import JobStatus, Report, job_epochs, make_report
+from hpo_helpers.jobs import JobStatus, Report, make_report
+from hpo_helpers.jobs.polling import PolledJob, PollingLauncher, check_fixed, positive
 
 Curves = Callable[[Mapping[str, Any]], Iterable[Mapping[str, Any]]]
 
 
-class ReplayLauncher:
+class ReplayLauncher(PollingLauncher):
     """Replay trainings that were recorded, in virtual time: an hour of four workers takes a second.
 
-    A job is over as soon as it is submitted, but the launcher's clock does not show it yet. `wait` moves the clock
-    to the next report, and what `tune` sees is what it would see of real workers that take the recorded seconds.
-    The same seeds give the same run, on every machine.
+    A job is over as soon as it is submitted, but the launcher's clock does not show it yet. `wait` moves
+    the clock to the next report, and what `tune` sees is what it would see of real workers that take the
+    recorded seconds. The same seeds give the same run, on every machine.
 
     Parameters
     ----------
     n_workers
         How many jobs may run at a time.
     curves
-        A function from a configuration to its learning curve: one dict of metrics an epoch, its ``"seconds"`` being
-        what that epoch took. The recorded curves of the MNIST CNN (`curves.RecordedCurves`) if not given.
+        A function from a configuration to its learning curve: one dict of metrics an epoch, its
+        ``"seconds"`` being what that took. By default, the recorded curves of the MNIST CNN.
     fixed
         Hyperparameters that are the same for every job; a job's own of the same name comes first.
     metric
         The name of the metric that is tuned.
-    startup
-        Seconds that pass before a job's first epoch begins.
 
     Raises
     ------
     ValueError
-        If `n_workers` is no positive whole number, or `startup` is negative.
+        If `n_workers` is no positive whole number, or `fixed` has ``epochs``.
 
     Examples
     --------
@@ -54,21 +53,16 @@ class ReplayLauncher:
         curves: Curves | None = None,
         fixed: Mapping[str, Any] | None = None,
         metric: str = "valid_error",
-        startup: float = 0.0,
     ) -> None:
-        if not isinstance(n_workers, numbers.Integral) or n_workers < 1:
-            raise ValueError(f"n_workers must be a whole number of at least 1, got {n_workers!r}")
-        if not startup >= 0:
-            raise ValueError(f"startup must be 0 or more seconds, got {startup!r}")
-        self.n_workers = int(n_workers)
-        self.metric = metric
-        self._curves = curves or _cnn_curves()
-        self._fixed = dict(fixed or {})
-        self._startup = startup
+        super().__init__(metric)
+        self.n_workers = positive("n_workers", n_workers)
+        if curves is None:
+            from hpo_helpers.curves import cnn_curves  # which reads the recording
+
+            curves = cnn_curves()
+        self._curves = curves
+        self._fixed = check_fixed(fixed)
         self._now = 0.0
-        self._ids = itertools.count()
-        self._running: dict[int, ReplayJob] = {}
-        self._closed = False
 
     def clock(self) -> float:
         """Return the virtual seconds since this launcher was made."""
@@ -94,116 +88,69 @@ class ReplayLauncher:
         RuntimeError
             If all workers are taken, or the launcher is closed.
         ValueError
-            If the curve is shorter than `epochs`, or `curves` refuses the configuration.
+            If the job has no epoch, or more than its curve, or `curves` refuses the configuration.
         """
-        if self._closed:
-            raise RuntimeError("this launcher is closed: make a new one")
-        self._running = {id: job for id, job in self._running.items() if not job.finished}
-        if len(self._running) >= self.n_workers:
-            raise RuntimeError(f"all {self.n_workers} workers are taken: wait until a job has finished")
+        self._check_free()
         configuration = {**self._fixed, **params}
         configuration.pop("epochs", None)
-        job = ReplayJob(self, next(self._ids), params, job_epochs(params, epochs))
-        job._play(self._curves(configuration), self._now + self._startup)
+        job = ReplayJob(self, next(self._ids), params, epochs)
+        job._play(self._curves(configuration))
         self._running[job.id] = job
         return job
-
-    def wait(self, jobs: Sequence[ReplayJob], timeout: float | None = None) -> None:
-        """Move the clock to the next report or end of `jobs`, at most by `timeout` seconds.
-
-        It stays where it is if a report is unread or an end was not yet waited for. ValueError if nothing could
-        ever end the wait: `jobs` is empty, or each has finished, was waited for and read.
-        """
-        times = [time for job in jobs for time in job._next_time()]
-        if not times:
-            raise ValueError(f"there is no running job to wait for, got {list(jobs)!r}")
-        until = min(times) if timeout is None else min(*times, self._now + timeout)
-        self._now = max(self._now, until)
-        for job in jobs:
-            job._end_was_seen = job.finished
 
     def close(self) -> None:
         """Stop what still runs. It may be called twice."""
         self._closed = True
-        for job in self._running.values():
+        for job in list(self._running.values()):
             job.stop()
 
-    def __enter__(self) -> ReplayLauncher:
-        return self
+    def _poll(self, timeout: float | None = 0) -> None:
+        """Move the clock to the next event, at most by `timeout` seconds, and take in what is due."""
+        jobs = list(self._running.values())
+        if timeout != 0:
+            times = [job._next_time() for job in jobs]
+            until = min(times) if timeout is None else min(*times, self._now + timeout)
+            self._now = max(self._now, until)
+        for job in jobs:
+            job._happen()
 
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
-
-class ReplayJob:
+class ReplayJob(PolledJob):
     """A configuration whose training is replayed; made by `ReplayLauncher.submit`."""
 
     def __init__(self, launcher: ReplayLauncher, id: int, params: Mapping[str, Any], epochs: int) -> None:
-        self.id = id
-        self.params = dict(params)
-        self.epochs = epochs
-        self._launcher = launcher
-        self._reports: list[Report] = []  # to come or unread, oldest first
-        self._end = 0.0
-        self._ending = JobStatus.COMPLETED
-        self._failure: str | None = None
-        self._stopped = False
-        self._end_was_seen = False
-
-    def __repr__(self) -> str:
-        return f"<ReplayJob {self.id}: {self.status.value}, {self.params}>"
-
-    @property
-    def status(self) -> JobStatus:
-        """Where the job stands at this moment of virtual time."""
-        if self._stopped:
-            return JobStatus.STOPPED
-        return self._ending if self._end <= self._launcher.clock() else JobStatus.RUNNING
-
-    @property
-    def finished(self) -> bool:
-        """Whether the job has ended, in whatever way."""
-        return self.status is not JobStatus.RUNNING
-
-    @property
-    def error(self) -> str | None:
-        """Why the job failed; None unless it did."""
-        return self._failure if self.status is JobStatus.FAILED else None
-
-    def new_reports(self) -> list[Report]:
-        """Return the reports that were made by now and not returned before, oldest first."""
-        made = list(itertools.takewhile(lambda report: report.time <= self._launcher.clock(), self._reports))
-        del self._reports[: len(made)]
-        return made
+        super().__init__(launcher, id, params, epochs)
+        self._coming: collections.deque[Report] = collections.deque()  # oldest first
+        self._end = launcher.clock()
+        self._ending: tuple[JobStatus, str | None] = (JobStatus.COMPLETED, None)
 
     def stop(self) -> None:
         """End the job. It may be called twice, and nothing is delivered after it."""
-        self._reports.clear()
-        self._stopped = self._stopped or not self.finished
+        self._silent = True
+        if not self.finished:
+            self._status = JobStatus.STOPPED
+            del self._launcher._running[self.id]
 
-    def _play(self, curve: Iterable[Mapping[str, Any]], start: float) -> None:
+    def _play(self, curve: Iterable[Mapping[str, Any]]) -> None:
         """Put down all that will happen to this job, and when."""
-        self._end = start
         try:
             for metrics in itertools.islice(curve, self.epochs):
                 self._end += metrics["seconds"]
-                previous = self._reports[-1].epoch if self._reports else 0
-                self._reports.append(make_report(metrics, self._launcher.metric, previous, self._end))
+                previous = self._coming[-1].epoch if self._coming else 0
+                self._coming.append(make_report(metrics, self._launcher.metric, previous, self._end))
         except Exception as error:
-            self._ending, self._failure = JobStatus.FAILED, f"{type(error).__name__}: {error}"
+            self._ending = JobStatus.FAILED, f"{type(error).__name__}: {error}"
             return
-        if len(self._reports) < self.epochs:
-            raise ValueError(f"the curve ends after {len(self._reports)} epochs, got epochs={self.epochs}")
+        if len(self._coming) < self.epochs:
+            raise ValueError(f"the curve ends after {len(self._coming)} epochs, got epochs={self.epochs}")
 
-    def _next_time(self) -> Iterator[float]:
-        """Yield the time of the next report, or of the end if that was not waited for."""
-        if self._reports:
-            yield self._reports[0].time
-        elif not self._end_was_seen:
-            yield self._launcher.clock() if self._stopped else self._end
+    def _next_time(self) -> float:
+        return self._coming[0].time if self._coming else self._end
 
-
-def _cnn_curves() -> Curves:
-    from hpo_helpers.curves import cnn_curves  # reads the recording, which other curves do not need
-
-    return cnn_curves()
+    def _happen(self) -> None:
+        now = self._launcher.clock()
+        while self._coming and self._coming[0].time <= now:
+            self._reports.append(self._coming.popleft())
+        if self._end <= now:
+            self._status, self.error = self._ending
+            del self._launcher._running[self.id]

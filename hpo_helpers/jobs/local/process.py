@@ -7,11 +7,11 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Iterator
-from pathlib import Path
+from typing import IO
 
 PR_SET_PDEATHSIG = 1  #: both of <linux/prctl.h>
 PR_SET_CHILD_SUBREAPER = 36
+OUTPUT_LINES = 10
 
 
 def die_with_parent(parent: int) -> None:
@@ -26,35 +26,26 @@ def adopt_orphans() -> None:
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
-@contextlib.contextmanager
-def memory_limited(allowance: int | None) -> Iterator[None]:
-    """Let this process take `allowance` more bytes of address space than it has, inside the block."""
-    if allowance is None:
-        yield
-        return
-    import resource  # Windows has none, and must be able to import this module
-
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    limit = pages * resource.getpagesize() + allowance
-    resource.setrlimit(resource.RLIMIT_AS, (limit if hard < 0 else min(limit, hard), hard))
-    try:
-        yield
-    except MemoryError as error:
-        error.add_note(f"A job may take {allowance:,} bytes beyond what was preloaded (memory_limit).")
-        raise
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))  # room to say what happened
+def kill_group(pid: int) -> None:
+    """Kill the process group that this process leads, if a member of it is left."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
 
 
 def describe_exit(exit_code: int) -> str:
     """Return how a process ended, from an exit code as `subprocess` counts: below 0 for a signal."""
     if exit_code >= 0:
         return f"ended with exit status {exit_code}"
-    try:
-        return f"was killed by signal {-exit_code} ({signal.Signals(-exit_code).name})"
-    except ValueError:  # a real-time signal has no name
-        return f"was killed by signal {-exit_code}"
+    names = {number.value: number.name for number in signal.Signals}
+    return f"was killed by signal {-exit_code} ({names.get(-exit_code, 'real-time')})"
+
+
+def last_lines(output: IO[bytes]) -> str:
+    """Return the end of what a process printed to a file, under a heading, or nothing."""
+    size = os.fstat(output.fileno()).st_size
+    text = os.pread(output.fileno(), 4096, max(0, size - 4096)).decode(errors="replace")
+    lines = text.splitlines()[-OUTPUT_LINES:]
+    return "\nLast lines of its output:\n" + "\n".join(lines) if lines else ""
 
 
 def _prctl(option: int, value: int) -> None:

@@ -5,11 +5,47 @@ from __future__ import annotations
 import functools
 import os
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from hpo_helpers.jobs.lines import parse_line
+from hpo_helpers.jobs.local.launcher import LocalLauncher
 from hpo_helpers.jobs.local.process import describe_exit, die_with_parent
+
+
+class LocalScript(LocalLauncher):
+    """Train by running a command line per job, a script in any language.
+
+    The parameters are appended under their own names: ``python train.py --learning_rate 0.1 --epochs 27``.
+    Every line of output that names the tuned metric is a report, of all ``name=value`` pairs on it:
+    ``epoch=3 valid_error=0.0412``. The script must flush each line (Python is told to), and a status other
+    than 0 is a failure.
+
+    Parameters
+    ----------
+    command
+        The program and its first arguments, such as ``["Rscript", "train.R"]``.
+    n_workers, fixed, metric
+        As in `LocalLauncher`.
+
+    Raises
+    ------
+    TypeError
+        If `command` is no list of strings.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        n_workers: int | None = None,
+        *,
+        fixed: Mapping[str, Any] | None = None,
+        metric: str = "valid_error",
+    ) -> None:
+        if isinstance(command, str) or not command:
+            raise TypeError(f'command must be a list such as ["python", "train.py"], got {command!r}')
+        train = functools.partial(run_script, tuple(map(os.fspath, command)), metric)
+        super().__init__(train, n_workers, fixed=fixed, metric=metric)
 
 
 def run_script(command: Sequence[str], metric: str, /, **parameters: Any) -> Iterator[dict[str, Any]]:

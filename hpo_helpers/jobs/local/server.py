@@ -6,23 +6,24 @@ import contextlib
 import json
 import os
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
 
-from hpo_helpers.jobs.local.channel import COMMAND, Inbox
-from hpo_helpers.jobs.local.process import describe_exit
+from hpo_helpers.jobs.local.channel import Inbox
+from hpo_helpers.jobs.local.process import describe_exit, last_lines
 
 SERVER_CODE = (
     "import json, sys; setup = json.loads(sys.argv.pop()); sys.path[:] = setup['path']; "
     "from hpo_helpers.jobs.local.forkserver import main; main(setup['control'], setup['preload'])"
 )
+COMMAND = struct.Struct("!cQ")  #: what a fork server is told: FORK or KILL, and the job's id
+FORK, KILL = b"F", b"K"
 #: Two jobs of two threads each are many times slower than of one, and give other bits.
 ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
-OUTPUT_LINES = 10
 CLOSE_SECONDS = 10.0
 
 
@@ -37,15 +38,11 @@ class Server:
         self._output = tempfile.TemporaryFile()
         channel, channel_of_server = socket.socketpair()
         self.inbox = Inbox(channel)
-        package_folder = str(Path(__file__).parents[3])
-        setup = {
-            "control": channel_of_server.fileno(),
-            "path": [*map(str, sys.path), package_folder],
-            "preload": self._preload,
-        }
+        path = [*map(str, sys.path), str(Path(__file__).parents[3])]
+        setup = {"control": channel_of_server.fileno(), "path": path, "preload": self._preload}
         with channel_of_server:
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-c", SERVER_CODE, json.dumps(setup)],
+                [sys.executable, "-P", "-u", "-c", SERVER_CODE, json.dumps(setup)],
                 stdin=subprocess.DEVNULL,
                 stdout=self._output,
                 stderr=subprocess.STDOUT,
@@ -60,7 +57,7 @@ class Server:
 
     def describe_loss(self) -> str:
         """Return how a server ended that nobody closed."""
-        during = "" if self.ready else f" while it preloaded {self._preload}"
+        during = "" if self.ready else f" while it preloaded {self._preload} (change that by preload=[…])"
         ending = describe_exit(self.process.wait())
         return f"the fork server {ending}{during}{last_lines(self._output)}"
 
@@ -68,22 +65,12 @@ class Server:
         """End the server, which ends its jobs."""
         if os.getpid() != self._owner:  # a fork of this process has no say
             return
-        with contextlib.suppress(OSError):
-            self.inbox.channel.shutdown(socket.SHUT_RDWR)  # although a fork of this process may hold it open
-        self.inbox.channel.close()
+        with contextlib.suppress(OSError):  # a fork of this process may hold it open
+            self.inbox.channel.shutdown(socket.SHUT_RDWR)
+        self.inbox.close()
         try:
             self.process.wait(CLOSE_SECONDS)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
         self._output.close()
-
-
-def last_lines(output: IO[bytes] | None) -> str:
-    """Return the end of what was printed to a file, under a heading, or nothing."""
-    if output is None:
-        return ""
-    size = os.fstat(output.fileno()).st_size
-    text = os.pread(output.fileno(), 4096, max(0, size - 4096)).decode(errors="replace")
-    lines = text.splitlines()[-OUTPUT_LINES:]
-    return "\nLast lines of its output:\n" + "\n".join(lines) if lines else ""

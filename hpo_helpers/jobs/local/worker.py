@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hpo_helpers.jobs import Report, make_report
-from hpo_helpers.jobs.local.channel import receive, send
-from hpo_helpers.jobs.local.process import memory_limited
+from hpo_helpers.jobs.local.channel import send
 
 INNER_FRAMES = 2  #: of a traceback, shown after the reader's own
 
@@ -27,10 +26,10 @@ def run_job(channel: socket.socket) -> None:
     """Receive a job, train, send its reports, and at last how it ended."""
     send(channel, ("started", os.getpid()))
     try:
-        job = receive(channel)
-        with memory_limited(job["memory_limit"]):
-            for report in reports(job):
-                _send_report(channel, report)
+        with channel.makefile("rb") as stream:
+            job = pickle.load(stream)
+        for report in reports(job):
+            send(channel, ("report", report))
         ending = ("completed", None)
     except BaseException as error:  # SystemExit too: the launcher is told whatever was raised
         ending = ("failed", describe(error))
@@ -41,11 +40,11 @@ def reports(job: Mapping[str, Any]) -> Iterator[Report]:
     """Train and yield a report for each epoch of the job."""
     train, fixed = pickle.loads(job["training"])
     _seed(job["id"])
-    training = _call(train, {**fixed, **job["params"], "epochs": job["epochs"]})
+    training = train(**{**fixed, **job["params"], "epochs": job["epochs"]})
+    if not hasattr(training, "close"):
+        raise TypeError(f"train must yield a dict of metrics once per epoch, but it returned {training!r}")
     epoch = 0
-    with contextlib.ExitStack() as stack:
-        if hasattr(training, "close"):
-            stack.callback(training.close)  # a generator's `finally` runs, whatever went wrong outside it
+    with contextlib.closing(training):  # its `finally` runs, whatever went wrong outside it
         for metrics in training:
             if epoch >= job["epochs"]:  # it was told when to end, and the code after its loop had its turn
                 return
@@ -69,25 +68,8 @@ def describe(error: BaseException) -> tuple[str, list[Frame]]:
     return "".join(traceback.format_exception_only(error)).strip(), frames[:1] + frames[1:][-INNER_FRAMES:]
 
 
-def _call(train: Any, arguments: dict[str, Any]) -> Any:
-    training = train(**arguments)
-    if hasattr(training, "__iter__"):
-        return training
-    raise TypeError(f"train must yield a dict of metrics once per epoch, but it returned {training!r}")
-
-
 def _seed(job_id: int) -> None:
     # Every job is forked from one process, and would draw the same numbers where it sets no seed.
     random.seed(job_id)
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed(job_id)
-
-
-def _send_report(channel: socket.socket, report: Report) -> None:
-    try:
-        send(channel, ("report", report))
-    except OSError:
-        raise
-    except Exception as error:
-        names = sorted(map(str, report.metrics))
-        raise TypeError(f"the metrics {names} cannot be sent to the launcher: {error}") from None
