@@ -165,7 +165,7 @@ def test_what_azure_s_package_lets_pass_is_refused_with_its_value(what, project)
         ({"search_space": {}}, "a sweep job needs 'search_space'"),
         ({"sampling_algorithm": "tpe"}, "sampling must be 'random', 'grid' or 'bayesian', got 'tpe'"),
         ({"objective.goal": "min"}, "goal must be 'minimize' or 'maximize', got 'min'"),
-        ({"objective.primary_metric": None}, "no primary_metric, got"),
+        ({"objective.primary_metric": None}, "the objective needs a primary_metric, got"),
         ({"limits": {"max_concurrent_trials": 3}}, "max_total_trials must be a whole number .* got None"),
         ({"early_termination": {"type": "hyperband"}}, "a policy is one of .* got 'hyperband'"),
         ({"search_space.kind": {"type": "gamma"}}, "'kind' must have a type among .* got"),
@@ -331,7 +331,7 @@ def test_a_failed_trial_is_listed_last_and_too_many_end_the_sweep():
 
 
 def test_the_launcher_must_read_the_metric_that_is_compared():
-    with pytest.raises(ValueError, match="the sweep compares 'accuracy': .* got metric='valid_error'"):
+    with pytest.raises(ValueError, match="the sweep compares 'accuracy': .* got 'valid_error'"):
         run(changed(build(LEVELS), {"objective.primary_metric": "accuracy"}))
 
 

@@ -43,12 +43,20 @@ def check_expression(name: str, expression: Any) -> None:
     fields = {field: expression[field] for field in expression if field != "type"}
     needed = f"{name!r} needs {sorted(FIELDS[kind])} for {kind!r}"
     require(set(fields) == FIELDS[kind], needed, fields)
+    if kind == "choice":
+        _check_values(name, fields["values"])
+    else:
+        _check_numbers(name, fields)
 
-    values = fields.pop("values", ["a"])
+
+def _check_values(name: str, values: Any) -> None:
     listed = isinstance(values, list) and len(values) > 0
     require(listed, f"{name!r} needs a list of values", values)
     known = all(isinstance(value, (str, Real)) for value in values)
     require(known, f"{name!r} needs strings and numbers", values)
+
+
+def _check_numbers(name: str, fields: Mapping[str, Any]) -> None:
     finite = all(isinstance(n, Real) and math.isfinite(n) for n in fields.values())
     require(finite, f"{name!r} needs finite numbers", fields)
     in_order = fields.get("min_value", 0) < fields.get("max_value", 1)
@@ -69,7 +77,7 @@ def space_of(search_space: SearchSpace) -> Callable[[Trial], dict[str, Any]]:
     Raises
     ------
     ValueError
-        While drawing, for a q-expression that Optuna has no counterpart of.
+        While drawing, for a q-expression that Optuna does not have.
     """
 
     def draw(trial: Trial) -> dict[str, Any]:
@@ -94,7 +102,7 @@ def _draw(trial: Trial, name: str, expression: Mapping[str, Any]) -> Any:
 
 def _draw_normal(trial: Trial, name: str, expression: Mapping[str, Any]) -> float:
     """Draw as Azure defines it: its exponential for log, rounded to q."""
-    # At 0 and 1 the value would be infinite: the nearest floats serve instead.
+    # Not from 0 to 1, where the value would be infinite.
     quantile = trial.suggest_float(f"{name} (quantile)", 2.0**-53, 1 - 2.0**-53)
     number = NormalDist(expression["mu"], expression["sigma"]).inv_cdf(quantile)
     if "log" in expression["type"]:

@@ -14,12 +14,11 @@ from optuna.study import StudyDirection
 def show(study: optuna.Study, shown: Any = None) -> Any:
     """Show a sweep's curves in a notebook, in place of those before; return a handle.
 
-    A metric that is maximised is drawn as 1 - metric: of an accuracy, that is the error.
+    A metric that is maximised is drawn as 1 - metric: of an accuracy, the error.
     """
     ipython = sys.modules.get("IPython")
     in_kernel = ipython and hasattr(ipython.get_ipython(), "kernel")
-    trials = study.get_trials(deepcopy=False)
-    if not in_kernel or not any(trial.intermediate_values for trial in trials):
+    if not in_kernel or not any(trial.intermediate_values for trial in study.trials):
         return None
     from IPython.display import Image, display
 
@@ -33,7 +32,7 @@ def show(study: optuna.Study, shown: Any = None) -> Any:
 
 def draw(study: optuna.Study) -> Any:
     """Return a figure of each trial's metric against its intervals."""
-    from matplotlib.figure import Figure  # not of pyplot, which would show it a second time
+    from matplotlib.figure import Figure  # pyplot's would be shown twice
 
     from hpo_helpers.plotting import plot_curves
 

@@ -15,12 +15,12 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from hpo_helpers.jobs import Job, Launcher
-from hpo_helpers.sweeps.expressions import space_of
+from hpo_helpers.sweeps.expressions import require, space_of
 from hpo_helpers.sweeps.picture import show
 from hpo_helpers.sweeps.settings import Sweep, check_sweep, direction_of, policy_of, sampling_of
 from hpo_helpers.tuning import tune
 
-#: What Azure calls the ways in which a trial ends.
+#: Azure's words for how a trial ends.
 STATUS = {TrialState.COMPLETE: "Completed", TrialState.PRUNED: "Canceled", TrialState.FAIL: "Failed"}
 
 
@@ -30,14 +30,14 @@ def run_sweep(
     """Run a sweep job on this machine, or wherever a launcher runs its jobs.
 
     What Azure keeps to itself is Optuna's here: Bayesian sampling is its TPE sampler, and
-    a grid is gone through in random order. The launcher trains in place of the command.
+    a grid is gone through at random. The launcher trains in place of the command.
 
     Parameters
     ----------
     sweep
         A sweep job: a dict with the keys of its YAML.
     launcher
-        Where the trials run: at a time, no more than the sweep allows.
+        Where the trials run, as many at a time as it and the sweep allow.
     epochs
         The longest training, in epochs. Each is one interval of the policy.
     seed
@@ -57,9 +57,8 @@ def run_sweep(
     """
     check_sweep(sweep)
     metric, limits = sweep["objective"]["primary_metric"], sweep["limits"]
-    if launcher.metric != metric:
-        advice = f"the sweep compares {metric!r}: give it to the launcher"
-        raise ValueError(f"{advice}, got metric={launcher.metric!r}")
+    advice = f"the sweep compares {metric!r}: give the launcher that metric"
+    require(launcher.metric == metric, advice, launcher.metric)
     study = optuna.create_study(
         study_name=f"{sweep.get('experiment_name', 'sweep')}-{seed}",
         direction=direction_of(sweep),
@@ -125,7 +124,7 @@ def _n_trials(sweep: Sweep) -> int:
 
 
 class _SweepLauncher:
-    """A launcher that runs no more trials at a time than a sweep allows, and shows its study.
+    """A launcher held to a sweep's number of trials at a time, which shows the study.
 
     It draws while it waits, but not where ``TQDM_DISABLE`` hides progress.
     """

@@ -26,16 +26,8 @@ POLICIES = {
     "truncation_selection": TruncationSelectionPolicy,
 }
 
-#: The expressions that each way of sampling takes; random sampling takes all.
+#: The expressions that a sampling takes; random sampling takes all.
 ALLOWED = {"grid": {"choice"}, "bayesian": {"choice", "uniform", "quniform"}}
-
-#: The smallest limits; of seconds, azure-ai-ml turns fewer into 60.
-SMALLEST = {
-    "max_total_trials": 1,
-    "max_concurrent_trials": 1,
-    "timeout": 60,
-    "trial_timeout": 60,
-}
 
 
 def read_sweep(path: Path | str) -> Sweep:
@@ -59,7 +51,8 @@ def check_sweep(sweep: Mapping[str, Any]) -> None:
     for key in ("search_space", "objective", "limits", "sampling_algorithm", "trial"):
         require(bool(sweep.get(key)), f"a sweep job needs {key!r}", sorted(sweep))
     direction_of(sweep)
-    require(bool(sweep["objective"].get("primary_metric")), "no primary_metric", sweep["objective"])
+    metric = sweep["objective"].get("primary_metric")
+    require(bool(metric), "the objective needs a primary_metric", metric)
     _check_limits(sweep["limits"])
     for name, expression in sweep["search_space"].items():
         check_expression(name, expression)
@@ -86,7 +79,7 @@ def sampling_of(sweep: Mapping[str, Any]) -> str:
 
 
 def policy_of(sweep: Mapping[str, Any]) -> BasePruner | None:
-    """Return the early-termination policy as an Optuna pruner, None if there is none."""
+    """Return the early-termination policy as an Optuna pruner, or None."""
     if not sweep.get("early_termination"):
         return None
     settings = dict(sweep["early_termination"])
@@ -95,15 +88,15 @@ def policy_of(sweep: Mapping[str, Any]) -> BasePruner | None:
     written_out = "evaluation_interval" in settings
     require(written_out, "write evaluation_interval out, defaults differ", settings)
     for slack in ("slack_factor", "slack_amount"):
-        if settings.get(slack) == 0:  # azure-ai-ml writes that for the one not given
+        if settings.get(slack) == 0:  # as azure-ai-ml writes for none
             del settings[slack]
     return POLICIES[kind](**settings)
 
 
 def _check_limits(limits: Mapping[str, Any]) -> None:
     for name in ("max_total_trials", *limits):
-        limit, smallest = limits.get(name), SMALLEST.get(name, 1)
-        # Of a float azure-ai-ml makes no limit at all.
+        # azure-ai-ml turns fewer seconds into 60, and a float into no limit at all.
+        limit, smallest = limits.get(name), 60 if "timeout" in name else 1
         possible = isinstance(limit, Integral) and limit >= smallest
         require(possible, f"{name} must be a whole number from {smallest} on", limit)
     total, concurrent = limits["max_total_trials"], limits.get("max_concurrent_trials", 1)
@@ -126,5 +119,5 @@ def _check_command(trial: Any, search_space: SearchSpace) -> None:
     if not isinstance(trial, Mapping) or "command" not in trial:
         return  # a component in a file of its own
     used = re.findall(r"\$\{\{\s*search_space\.(\w+)\s*\}\}", trial["command"])
-    rule = f"the command must use {sorted(search_space)} as ${{{{search_space.name}}}}, no others"
+    rule = f"the command must use {sorted(search_space)} as ${{{{search_space.name}}}}"
     require(set(used) == set(search_space), rule, trial["command"])
