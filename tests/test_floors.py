@@ -31,7 +31,7 @@ MAY_KNOW = {
     "jobs.replay": {"jobs", "curves"},
     "jobs.sagemaker": {"jobs", "datasets"},
     "jobs.rehearsal": set(),
-    "sweeps": {"datasets", "jobs", "spaces", "plotting", "policies", "tuning"},
+    "sweeps": {"jobs", "spaces", "plotting", "policies", "tuning"},
     "crossval": {"jobs"},
     "dashboard": {"journal"},
     "evolution": {"jobs", "resuming", "spaces", "tuning"},

@@ -1,4 +1,4 @@
-"""Values for the search space expressions of an Azure sweep job."""
+"""The expressions of a sweep's search space, and values for them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from optuna.distributions import CategoricalDistribution, IntDistribution
 from optuna.trial import Trial
 
 from hpo_helpers.spaces import from_azure
+
+SearchSpace = Mapping[str, Mapping[str, Any]]
 
 #: Each expression's fields, as in the job's YAML.
 FIELDS = {
@@ -27,91 +29,85 @@ FIELDS = {
     "qlognormal": {"mu", "sigma", "q"},
 }
 
-SearchSpace = Mapping[str, Mapping[str, Any]]
 
-#: A quantile of 0 or 1 of a normal distribution is infinite: the nearest that a float has serve instead.
-LOWEST, HIGHEST = 2.0**-53, 1 - 2.0**-53
+def require(holds: bool, rule: str, value: Any) -> None:
+    """Raise ValueError, with the value, unless a rule holds."""
+    if not holds:
+        raise ValueError(f"{rule}, got {value!r}")
 
 
 def check_expression(name: str, expression: Any) -> None:
-    """Raise ValueError if an expression is none of Azure's, or has a field that cannot be."""
-    if not isinstance(expression, Mapping) or expression.get("type") not in FIELDS:
-        raise ValueError(f"{name!r} must be an expression of a type among {sorted(FIELDS)}, got {expression!r}")
-    wanted, got = FIELDS[expression["type"]], set(expression) - {"type"}
-    if wanted != got:
-        raise ValueError(f"{name!r} needs {sorted(wanted)} for {expression['type']!r}, got {sorted(got)}")
-    problem = _problem(expression)
-    if problem:
-        raise ValueError(f"{name!r}: {problem}, got {dict(expression)!r}")
+    """Raise ValueError if an expression is not one of Azure's."""
+    kind = expression.get("type") if isinstance(expression, Mapping) else None
+    require(kind in FIELDS, f"{name!r} must have a type among {sorted(FIELDS)}", expression)
+    fields = {field: expression[field] for field in expression if field != "type"}
+    needed = f"{name!r} needs {sorted(FIELDS[kind])} for {kind!r}"
+    require(set(fields) == FIELDS[kind], needed, fields)
+    if kind == "choice":
+        _check_values(name, fields["values"])
+    else:
+        _check_numbers(name, fields)
 
 
-def _problem(expression: Mapping[str, Any]) -> str | None:
-    if expression["type"] == "choice":
-        return _problem_of_values(expression["values"])
-    numbers = {field: expression[field] for field in expression if field != "type"}
-    if not all(isinstance(number, Real) and math.isfinite(number) for number in numbers.values()):
-        return "every field must be a finite number"
-    if "upper" in numbers and not (isinstance(numbers["upper"], Integral) and numbers["upper"] >= 1):
-        return "upper must be a whole number of at least 1"
-    if "min_value" in numbers and not numbers["min_value"] < numbers["max_value"]:
-        return "min_value must be below max_value"
-    if not all(numbers.get(field, 1) > 0 for field in ("sigma", "q")):
-        return "sigma and q must be positive"
-    return None
+def _check_values(name: str, values: Any) -> None:
+    listed = isinstance(values, list) and len(values) > 0
+    require(listed, f"{name!r} needs a list of values", values)
+    known = all(isinstance(value, (str, Real)) for value in values)
+    require(known, f"{name!r} needs strings and numbers", values)
 
 
-def _problem_of_values(values: Any) -> str | None:
-    if not isinstance(values, list) or not values:
-        return "values must be a list with something in it"
-    if not all(isinstance(value, (str, int, float)) for value in values):
-        return "values must be strings and numbers: write one sweep for each branch of a nested space"
-    return None
+def _check_numbers(name: str, fields: Mapping[str, Any]) -> None:
+    finite = all(isinstance(n, Real) and math.isfinite(n) for n in fields.values())
+    require(finite, f"{name!r} needs finite numbers", fields)
+    in_order = fields.get("min_value", 0) < fields.get("max_value", 1)
+    require(in_order, f"{name!r}: min_value must be below max_value", fields)
+    positive = all(fields.get(field, 1) > 0 for field in ("sigma", "q"))
+    require(positive, f"{name!r}: sigma and q must be positive", fields)
+    upper = fields.get("upper", 1)
+    whole = isinstance(upper, Integral) and upper > 0
+    require(whole, f"{name!r}: upper must be a whole number over 0", upper)
 
 
 def space_of(search_space: SearchSpace) -> Callable[[Trial], dict[str, Any]]:
-    """Return a function of a trial that draws a value for each expression, as `tune` takes one for its space.
+    """Return a function of a trial that draws a value for each expression.
 
-    The values stand in the trial's user attribute ``parameters``: where Optuna has no distribution of the kind,
-    its own parameter is the quantile, or the number before it was rounded.
+    The values stand in the trial's user attribute ``parameters``. Optuna has no normal
+    distributions: there its own parameter is the quantile.
+
+    Raises
+    ------
+    ValueError
+        While drawing, for a q-expression that Optuna does not have.
     """
 
     def draw(trial: Trial) -> dict[str, Any]:
-        parameters = {name: _draw(trial, name, dict(expression)) for name, expression in search_space.items()}
-        trial.set_user_attr("parameters", parameters)
-        return parameters
+        values = {name: _draw(trial, name, search_space[name]) for name in search_space}
+        trial.set_user_attr("parameters", values)
+        return values
 
     return draw
 
 
-def _draw(trial: Trial, name: str, expression: dict[str, Any]) -> Any:
-    try:
-        distribution = from_azure({name: expression})[name]
-    except ValueError:  # Optuna has none for it
-        return _draw_by_definition(trial, name, expression)
+def _draw(trial: Trial, name: str, expression: Mapping[str, Any]) -> Any:
+    if "mu" in expression:
+        return _draw_normal(trial, name, expression)
+    distribution = from_azure({name: expression})[name]
     if isinstance(distribution, CategoricalDistribution):
         return trial.suggest_categorical(name, distribution.choices)
-    if isinstance(distribution, IntDistribution):
-        return trial.suggest_int(
-            name, distribution.low, distribution.high, step=distribution.step, log=distribution.log
-        )
-    return trial.suggest_float(
-        name, distribution.low, distribution.high, step=distribution.step, log=distribution.log
-    )
+    is_whole = isinstance(distribution, IntDistribution)
+    suggest = trial.suggest_int if is_whole else trial.suggest_float
+    low, high = distribution.low, distribution.high
+    return suggest(name, low, high, step=distribution.step, log=distribution.log)
 
 
-def _draw_by_definition(trial: Trial, name: str, expression: dict[str, Any]) -> float:
-    """Draw as Azure's documentation defines the expression: a number, its exponential for log, rounded to q."""
-    kind = expression["type"]
-    if "mu" in expression:
-        quantile = trial.suggest_float(f"{name} (quantile)", LOWEST, HIGHEST)
-        number = NormalDist(expression["mu"], expression["sigma"]).inv_cdf(quantile)
-    else:
-        number = trial.suggest_float(
-            f"{name} (not rounded)", float(expression["min_value"]), float(expression["max_value"])
-        )
-    number = math.exp(number) if "log" in kind else number
-    return _round_to(number, expression["q"]) if "q" in expression else number
-
-
-def _round_to(number: float, q: float) -> float:
-    return round(number / q) * q  # whole where q is: the training script may demand a whole number
+def _draw_normal(trial: Trial, name: str, expression: Mapping[str, Any]) -> float:
+    """Draw as Azure defines it: its exponential for log, rounded to q."""
+    # Not from 0 to 1, where the value would be infinite.
+    quantile = trial.suggest_float(f"{name} (quantile)", 2.0**-53, 1 - 2.0**-53)
+    number = NormalDist(expression["mu"], expression["sigma"]).inv_cdf(quantile)
+    if "log" in expression["type"]:
+        number = math.exp(number)
+    if "q" not in expression:
+        return number
+    q = expression["q"]
+    return round(number / q) * q  # whole where q is

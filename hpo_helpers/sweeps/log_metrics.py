@@ -2,8 +2,8 @@
 
     python log_metrics.py python train_mnist.py --epochs 27
 
-A line such as ``epoch=3 valid_error=0.0520`` becomes a value of the metric ``valid_error`` at step 3: one interval of
-an early-termination policy. The file needs MLflow, nothing else, and knows nothing of what is trained.
+A line such as ``epoch=3 valid_error=0.0520`` becomes a value of ``valid_error`` at step 3:
+one interval of an early-termination policy. The file needs nothing but MLflow.
 """
 
 import re
