@@ -36,7 +36,6 @@ from rehearsal_jobs import (
 
 import hpo_helpers
 from hpo_helpers.datasets import load_mnist, save_npz
-from hpo_helpers.jobs.rehearsal.model import _pattern, service_model
 from hpo_helpers.jobs.rehearsal import Rehearsal
 
 EPOCHS = """
@@ -152,7 +151,7 @@ def test_a_job_outlives_its_log_group(clients):
     )
     start(clients, "no-logs", script)
     clients.logs.delete_log_group(logGroupName=LOG_GROUP)
-    (clients.rehearsal._folder / "jobs" / "no-logs" / "go").touch()
+    (clients.rehearsal.folder / "jobs" / "no-logs" / "go").touch()
     assert ended(clients, "no-logs")["TrainingJobStatus"] == "Completed"
     assert run_job(clients, "logs-again")["TrainingJobStatus"] == "Completed"
     assert log_lines(clients, "logs-again") == ["hello"]
@@ -743,11 +742,11 @@ def test_an_operation_that_the_rehearsal_does_not_know_is_refused_by_name(
 def test_an_archive_cannot_lead_out_of_its_folder(clients):
     link = tarfile.TarInfo("link")
     link.type, link.linkname = tarfile.SYMTYPE, "/etc"
-    outside = clients.rehearsal._folder / "outside.txt"
+    outside = clients.rehearsal.folder / "outside.txt"
     members = {"up": {"../../../outside.txt": "x"}, "absolute": {str(outside): "x"}, "link": {link: ""}}
     for name, files in members.items():
         record = run_job(clients, f"archive-{name}", {"train.py": "print('ran')", **files})
-        contents = (clients.rehearsal._folder / "jobs" / f"archive-{name}").rglob("*")
+        contents = (clients.rehearsal.folder / "jobs" / f"archive-{name}").rglob("*")
         assert not outside.exists() and not any(path.is_symlink() for path in contents)
         assert name == "absolute" or "cannot be unpacked" in record["FailureReason"]
 
@@ -755,7 +754,7 @@ def test_an_archive_cannot_lead_out_of_its_folder(clients):
 def test_a_key_cannot_lead_out_of_the_folder_of_its_channel(clients):
     clients.s3.put_object(Bucket=BUCKET, Key="bad/../../../../beyond.txt", Body=b"x")
     record = run_job(clients, "bad-key", InputDataConfig=[channel("training", f"s3://{BUCKET}/bad/")])
-    assert not list(clients.rehearsal._folder.rglob("beyond.txt"))
+    assert not list(clients.rehearsal.folder.rglob("beyond.txt"))
     assert "leads out of the folder of its channel" in record["FailureReason"]
 
 
@@ -771,7 +770,7 @@ def test_a_script_inherits_no_variable_of_this_process(clients, monkeypatch):
 def test_no_key_is_stored_or_logged(clients):
     run_job(clients, "keys", "import os; print(dict(os.environ))")
     keys = [clients.rehearsal.environment[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")]
-    files = [path for path in clients.rehearsal._folder.rglob("*") if path.is_file()]
+    files = [path for path in clients.rehearsal.folder.rglob("*") if path.is_file()]
     texts = [path.read_bytes() for path in files] + [line.encode() for line in log_lines(clients, "keys")]
     texts.append(repr(clients.sagemaker.describe_training_job(TrainingJobName="keys")).encode())
     assert files and not any(key.encode() in text for key in keys for text in texts)
@@ -825,7 +824,7 @@ import json, signal, sys, time
 from hpo_helpers.jobs.rehearsal import Rehearsal
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 rehearsal = Rehearsal()
-told = {"environment": rehearsal.environment, "url": rehearsal.url, "folder": str(rehearsal._folder)}
+told = {"environment": rehearsal.environment, "url": rehearsal.url, "folder": str(rehearsal.folder)}
 print(json.dumps(told), flush=True)
 sys.stdin.read()
 rehearsal.close()

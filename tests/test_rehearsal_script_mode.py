@@ -58,7 +58,7 @@ def run_case(clients, case):
     )
     record = ended(clients, script_mode.JOB_NAME)
     assert record["TrainingJobStatus"] == "Completed", record.get("FailureReason")
-    base = clients.rehearsal._folder / "jobs" / script_mode.JOB_NAME
+    base = clients.rehearsal.folder / "jobs" / script_mode.JOB_NAME
     return script_mode.read_probe(base / "model", base), base
 
 
@@ -89,7 +89,7 @@ def test_a_failing_script_is_quoted_as_the_toolkit_quotes_it(clients):
     )
     found = (
         record["FailureReason"]
-        .replace(str(clients.rehearsal._folder / "jobs" / "failure"), "/opt/ml")
+        .replace(str(clients.rehearsal.folder / "jobs" / "failure"), "/opt/ml")
         .splitlines()
     )
     assert found == [f"AlgorithmError: {lines[0]}", *lines[1:-1], f"{lines[-1]}, exit code: 1"]
