@@ -43,16 +43,15 @@ class Job:
                 self.move_to("Stopping")
                 self.stopping.set()
 
-    kill = stop
-
-    def set(self, **fields: Any) -> None:
-        """Set fields."""
-        with self.lock:
-            self.fields = {**self.fields, **fields}
+    def kill(self) -> None:
+        """End it at once."""
+        self.stop()
 
     def move_to(self, status: str, **fields: Any) -> None:
         """Set the status, and other fields."""
-        self.set(LastModifiedTime=now(), **{f"{self.kind}Status": status}, **fields)
+        new = {f"{self.kind}Status": status, "LastModifiedTime": now()}
+        with self.lock:
+            self.fields = {**self.fields, **new, **fields}
 
     def record(self) -> Fields:
         """Return what is shown now; boto3 takes what belongs into each answer."""

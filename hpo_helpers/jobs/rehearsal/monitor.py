@@ -66,7 +66,7 @@ def _watch(script: int, woken: int, rehearsal: int) -> int:
 
 
 def _end_descendants(script: int) -> None:
-    """Kill what the script has left running, for seconds at most: it may be another user's."""
+    """Kill what the script has left running; for seconds at most, as it may be another user's."""
     for _ in range(1000):
         with contextlib.suppress(OSError):
             os.killpg(script, signal.SIGKILL)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from typing import Any
 
 from hpo_helpers.jobs.rehearsal.service import KEY_PREFIX, ROLE, Rehearsal
@@ -37,8 +36,8 @@ class Place:
         """End the rehearsal that `connect` has started, and let boto3 find what it found before."""
         if self.rehearsal is not None:
             self.rehearsal.close()
-        _set(self._before)
-        self._before = {}
+            _set(self._before)
+            self._before = {}
 
     def __repr__(self) -> str:
         return self._line
@@ -50,11 +49,14 @@ class Place:
         self.close()
 
 
+_started: list[Place] = []
+
+
 def connect() -> Place:
     """Use AWS if boto3 finds credentials, else start a rehearsal and lead boto3 to it.
 
-    The variables of a rehearsal are set in `os.environ`, until the returned object is closed. Called again,
-    it returns what it returned before.
+    The variables of a rehearsal are set in `os.environ`, until the returned object is closed.
+    Called again, it returns what it returned before.
 
     Raises
     ------
@@ -65,7 +67,7 @@ def connect() -> Place:
 
     if _started and _started[-1].rehearsal is Rehearsal.running is not None:
         return _started[-1]
-    if os.environ.get("AWS_ACCESS_KEY_ID", "").startswith(KEY_PREFIX):  # of the process that started this one
+    if os.environ.get("AWS_ACCESS_KEY_ID", "").startswith(KEY_PREFIX):  # of the parent process
         return Place(REHEARSAL_LINE, is_rehearsal=True)
     session = boto3.Session()
     if session.get_credentials():
@@ -74,34 +76,29 @@ def connect() -> Place:
     return _started[-1]
 
 
-_started: list[Place] = []
-
-
 def _describe_aws(session: Any) -> str:
-    import botocore.config
-    import botocore.exceptions
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError, ClientError
 
     if session.region_name is None:
-        raise RuntimeError("boto3 found credentials but no region: set AWS_DEFAULT_REGION, as to us-east-1")
-    config = botocore.config.Config(connect_timeout=5, read_timeout=10, retries={"total_max_attempts": 1})
+        raise RuntimeError("boto3 found credentials but no region: set AWS_DEFAULT_REGION")
+    config = Config(connect_timeout=5, read_timeout=10, retries={"total_max_attempts": 1})
     try:
         account = session.client("sts", config=config).get_caller_identity()["Account"]
-    except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
+    except (BotoCoreError, ClientError) as error:
         raise RuntimeError(
-            "boto3 found credentials, but AWS cannot be reached or does not accept them: renew them, or "
-            f"remove them to rehearse on this machine ({type(error).__name__}: {error})"
+            "boto3 found credentials, but AWS cannot be reached or does not accept them: renew "
+            f"them, or remove them to rehearse here ({type(error).__name__}: {error})"
         ) from error
     return f"on AWS, account {account}, region {session.region_name}: jobs cost money"
 
 
-def _set(variables: Mapping[str, str | None]) -> None:
+def _set(variables: dict[str, str | None]) -> None:
     """Set variables, or remove those that are None, and let boto3 read them anew."""
     import boto3
 
     for name, text in variables.items():
-        if text is None:
-            os.environ.pop(name, None)
-        else:
+        os.environ.pop(name, None)
+        if text is not None:
             os.environ[name] = text
-    if variables:
-        boto3.setup_default_session()  # it keeps what it has read
+    boto3.setup_default_session()  # it keeps what it has read

@@ -7,22 +7,23 @@ import math
 import random
 from collections.abc import Iterator
 
-from hpo_helpers.jobs.rehearsal.requests import ServiceError
+from hpo_helpers.jobs.rehearsal.requests import Fields, ServiceError
 
-Ranges = dict[str, list[dict]]
 NUMERICAL = {"IntegerParameterRanges": int, "ContinuousParameterRanges": float}
 
 
-def check_ranges(ranges: Ranges, is_grid: bool) -> None:
-    """Raise ServiceError unless each range can be searched."""
+def check_ranges(ranges: Fields, limits: Fields, strategy: str) -> None:
+    """Raise ServiceError unless the ranges can be searched by the strategy."""
+    if strategy == "Random" and "MaxNumberOfTrainingJobs" not in limits:
+        raise ServiceError("Random search needs ResourceLimits.MaxNumberOfTrainingJobs")
     for kind, number in NUMERICAL.items():
         for entry in ranges.get(kind, []):
-            if is_grid:
+            if strategy == "Grid":
                 raise ServiceError(f"Grid search takes categorical ranges only, got {entry}")
             _check_range(entry, number)
 
 
-def random_draws(ranges: Ranges, seed: int | None) -> Iterator[dict[str, str]]:
+def random_draws(ranges: Fields, seed: int | None) -> Iterator[dict[str, str]]:
     """Yield independent draws without end, each value as the text that a job gets."""
     generator = random.Random(seed)
     while True:
@@ -35,7 +36,7 @@ def random_draws(ranges: Ranges, seed: int | None) -> Iterator[dict[str, str]]:
         yield drawn
 
 
-def grid(ranges: Ranges) -> Iterator[dict[str, str]]:
+def grid(ranges: Fields) -> Iterator[dict[str, str]]:
     """Yield every combination of categories, the last range varying fastest."""
     entries = ranges["CategoricalParameterRanges"]
     for values in itertools.product(*(entry["Values"] for entry in entries)):
@@ -43,21 +44,23 @@ def grid(ranges: Ranges) -> Iterator[dict[str, str]]:
 
 
 def _check_range(entry: dict[str, str], number: type) -> None:
-    scaling = entry.get("ScalingType")
-    if scaling is None:
-        raise ServiceError(f"write ScalingType 'Linear' or 'Logarithmic': 'Auto' needs AWS, got {entry}")
+    if "ScalingType" not in entry:
+        raise ServiceError(f"ScalingType must be 'Linear' or 'Logarithmic' here, got {entry}")
     try:
         low, high = number(entry["MinValue"]), number(entry["MaxValue"])
     except ValueError as error:
         raise ServiceError(f"The bounds of {entry} are no numbers: {error}") from error
-    if not -math.inf < low <= high < math.inf or (scaling == "Logarithmic" and low <= 0):
-        raise ServiceError(f"MinValue must be at most MaxValue, and above 0 to be logarithmic, got {entry}")
+    if not -math.inf < low <= high < math.inf:
+        raise ServiceError(f"MinValue must be at most MaxValue, got {entry}")
+    if entry["ScalingType"] == "Logarithmic" and low <= 0:
+        raise ServiceError(f"Logarithmic scaling needs values above 0, got {entry}")
 
 
 def _draw(entry: dict[str, str], number: type, generator: random.Random) -> float:
     low, high = number(entry["MinValue"]), number(entry["MaxValue"])
     if entry["ScalingType"] == "Linear":
-        return generator.randint(low, high) if number is int else generator.uniform(low, high)
+        draw = generator.randint if number is int else generator.uniform
+        return draw(low, high)
     # Each whole number stands for the interval up to the next one.
     end = high + 1 if number is int else high
     value = math.exp(generator.uniform(math.log(low), math.log(end)))

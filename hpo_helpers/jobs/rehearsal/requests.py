@@ -17,13 +17,11 @@ FIELDS = set(
     S3DataDistributionType OutputDataConfig S3OutputPath CheckpointConfig LocalPath
     ResourceConfig InstanceType InstanceCount VolumeSizeInGB EnableManagedSpotTraining
     StoppingCondition MaxRuntimeInSeconds MaxWaitTimeInSeconds
-
     HyperParameterTuningJobName HyperParameterTuningJobConfig HyperParameterTuningJobObjective
     Type MetricName Strategy RandomSeed TrainingJobEarlyStoppingType ResourceLimits
     MaxNumberOfTrainingJobs MaxParallelTrainingJobs ParameterRanges IntegerParameterRanges
     ContinuousParameterRanges CategoricalParameterRanges MinValue MaxValue ScalingType Values
     TrainingJobDefinition DefinitionName StaticHyperParameters
-
     Resource SearchExpression Filters Operator NameContains StatusEquals SortBy SortOrder
     MaxResults NextToken ResourceArn
     """.split()
@@ -72,7 +70,7 @@ def check_request(operation: str, request: Fields) -> None:
 
 
 def check_training(request: Fields) -> None:
-    """Raise ServiceError unless a request is for a script, with metrics that can be looked for."""
+    """Raise ServiceError unless a request is for a script, with metrics that can be found."""
     for name in ("sagemaker_program", "sagemaker_submit_directory"):
         if name not in request.get("HyperParameters", {}):
             raise refusal(f"a container without the hyperparameter {name!r} (script mode)")
@@ -103,9 +101,9 @@ def _check(value: Any, shape: Any, place: str) -> None:
 
 def _check_limits(value: Any, limits: Fields, place: str) -> None:
     size = len(value) if hasattr(value, "__len__") else value
-    is_sized = limits.get("min", size) <= size <= limits.get("max", size)
-    matches = True
+    is_right = limits.get("min", size) <= size <= limits.get("max", size)
+    is_right = is_right and value in limits.get("enum", [value])
     with contextlib.suppress(re.error):  # nine of the patterns are Java's: \p{L}
-        matches = "pattern" not in limits or re.fullmatch(limits["pattern"], value)
-    if not is_sized or not matches or value not in limits.get("enum", [value]):
+        is_right = is_right and re.fullmatch(limits.get("pattern", "(?s).*"), str(value))
+    if not is_right:
         raise ServiceError(f"{place}={value!r} failed to satisfy constraint: {limits}")

@@ -17,7 +17,6 @@ from typing import Any
 from hpo_helpers.jobs.rehearsal.files import JobFailed
 from hpo_helpers.jobs.rehearsal.requests import Fields
 
-SAFE_PROGRAM = re.compile(r"[A-Za-z0-9._][A-Za-z0-9._+-]*(/[A-Za-z0-9._+-]+)*\.py")
 #: As Amazon's images set them, and one thread each, since jobs share this machine.
 IMAGE_ENVIRONMENT = {
     "LANG": "C.UTF-8",
@@ -25,9 +24,7 @@ IMAGE_ENVIRONMENT = {
     "PYTHONDONTWRITEBYTECODE": "1",
     "PYTHONIOENCODING": "UTF-8",
     "PYTHONUNBUFFERED": "1",
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
+    **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
 }
 
 
@@ -41,19 +38,14 @@ class Script:
         given = {name: _decoded(text) for name, text in sorted(job["HyperParameters"].items())}
         self.code_uri = str(given["sagemaker_submit_directory"])
         self._program = str(given["sagemaker_program"])
-        self._hyperparameters = {
-            name: self._redirected(value)
+        self._own = {
+            name: _redirected(value, folder)
             for name, value in given.items()
-            if not name.startswith(("sagemaker_", "_tuning_"))  # the toolkit's own
+            if not name.startswith(("sagemaker_", "_tuning_"))  # the toolkit's
         }
-        self._arguments: list[str] = []
-        for name, value in self._hyperparameters.items():
-            self._arguments += [f"--{name}" if len(name) > 1 else f"-{name}", _argument(value)]
-
-    @property
-    def command(self) -> list[str]:
-        """The argument vector that runs it."""
-        return [sys.executable, "--", self._program, *self._arguments]
+        self.command = [sys.executable, "--", self._program]
+        for name, value in self._own.items():
+            self.command += [f"--{name}" if len(name) > 1 else f"-{name}", _argument(value)]
 
     @property
     def environment(self) -> dict[str, str]:
@@ -73,14 +65,10 @@ class Script:
         }
 
     def check(self) -> None:
-        """Raise JobFailed if it is no plain path in its folder, or needs an installation."""
-        path, found = (self.code / self._program).resolve(), sorted(os.listdir(self.code))
-        is_there = self.code in path.parents and path.is_file()
-        if not is_there or not SAFE_PROGRAM.fullmatch(self._program):
-            raise algorithm_error(
-                f"The training entry point {self._program!r} must be a .py file in the source "
-                f"directory, of letters, digits and '. _ + - /' alone. There are {found}."
-            )
+        """Raise JobFailed if it is not there, or needs an installation."""
+        found = sorted(os.listdir(self.code))
+        if not (self.code / self._program).is_file():
+            raise algorithm_error(f"The source directory has {found}, but no {self._program!r}.")
         for file in {"requirements.txt", "setup.py"} & set(found):
             raise algorithm_error(f"the rehearsal installs nothing, and there is {file}.")
 
@@ -96,26 +84,20 @@ class Script:
 
     def _settings(self) -> Fields:
         channels = [channel["ChannelName"] for channel in self._job.get("InputDataConfig", [])]
+        data = self._folder / "input" / "data"
         return {
             "channels": sorted(channels),
             "current_host": "algo-1",
             "hosts": ["algo-1"],
-            "hps": self._hyperparameters,
+            "hps": self._own,
             "model_dir": str(self._folder / "model"),
             "num_cpus": os.cpu_count(),
             "num_gpus": 0,
             "output_data_dir": str(self._folder / "output" / "data"),
             "output_dir": str(self._folder / "output"),
-            "user_args": self._arguments,
-            "user_entry_point": self._program,
-            **{f"channel_{name}": str(self._folder / "input/data" / name) for name in channels},
-            **{f"hp_{name}": value for name, value in self._hyperparameters.items()},
+            **{f"channel_{name}": str(data / name) for name in channels},
+            **{f"hp_{name}": value for name, value in self._own.items()},
         }
-
-    def _redirected(self, value: Any) -> Any:
-        if isinstance(value, str) and re.match("/opt/ml(/|$)", value):
-            return f"{self._folder}{value.removeprefix('/opt/ml')}"
-        return value
 
 
 def algorithm_error(text: str) -> JobFailed:
@@ -140,3 +122,9 @@ def _decoded(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         return text
+
+
+def _redirected(value: Any, folder: Path) -> Any:
+    if isinstance(value, str) and re.match("/opt/ml(/|$)", value):
+        return f"{folder}{value.removeprefix('/opt/ml')}"
+    return value

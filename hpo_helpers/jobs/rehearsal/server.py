@@ -13,79 +13,71 @@ from hpo_helpers.jobs.rehearsal.requests import Fields, ServiceError
 
 HOST = "127.0.0.1"
 POLL_SECONDS = 0.02  #: how soon a closing server notices
-NO_KEY = "the request carries no key of this rehearsal"
+DENIED = "<ErrorResponse><Error><Code>AccessDenied</Code></Error></ErrorResponse>"
+Answer = Callable[[str, Fields], Fields]
 
 
-class Server:
-    """Serves one rehearsal on a free port of the loopback interface, in threads of this process.
+def serve(key: str, answer: Answer) -> Any:
+    """Return a server of werkzeug's on a free port of the loopback interface, in threads.
 
-    Requests without `key` are refused: a page in a browser, or another user, could have scripts run
-    otherwise. `answer` is called with operation and request of SageMaker.
+    Requests without `key` are refused: a page in a browser, or another user, could have scripts
+    run otherwise. `answer` is called with operation and request of SageMaker.
     """
-
-    def __init__(self, key: str, answer: Callable[[str, Fields], Fields]) -> None:
+    try:
+        from moto.moto_api._internal.models import moto_api_backend
         from moto.server import DomainDispatcherApplication, create_backend_app
         from werkzeug.serving import WSGIRequestHandler, make_server
+    except ImportError as error:
+        message = f"a rehearsal needs moto: pip install 'hpo_helpers[aws]' ({error})"
+        raise ImportError(message) from error
 
-        class QuietHandler(WSGIRequestHandler):
-            def log(self, *arguments: Any) -> None:
-                """Print nothing: standard error is the notebook's."""
+    class QuietHandler(WSGIRequestHandler):
+        def log(self, *arguments: Any) -> None:
+            """Print nothing: standard error is the notebook's."""
 
+    moto_api_backend.reset()  # what an earlier rehearsal left
+    front = _Front(key, answer, DomainDispatcherApplication(create_backend_app))
+    server = make_server(HOST, 0, front, threaded=True, request_handler=QuietHandler)
+    threading.Thread(target=server.serve_forever, args=(POLL_SECONDS,), daemon=True).start()
+    return server
+
+
+class _Front:
+    def __init__(self, key: str, answer: Answer, moto: Any) -> None:
         self._key = key
         self._answer = answer
-        self._moto = DomainDispatcherApplication(create_backend_app)
+        self._moto = moto
         self._lock = threading.Lock()  # moto reads dicts that another thread may change
-        options = {"threaded": True, "request_handler": QuietHandler}
-        self._server = make_server(HOST, 0, self._front, **options)
-        self.url = f"http://{HOST}:{self._server.server_port}"
-        serve = self._server.serve_forever
-        threading.Thread(target=serve, args=(POLL_SECONDS,), daemon=True).start()
 
-    def close(self) -> None:
-        """Answer no more requests."""
-        self._server.shutdown()
-        self._server.server_close()
-
-    def _front(self, environ: Fields, start_response: Callable[..., Any]) -> Iterable[bytes]:
+    def __call__(self, environ: Fields, start_response: Callable[..., Any]) -> Iterable[bytes]:
         from werkzeug.wrappers import Response
 
         body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         environ["wsgi.input"] = io.BytesIO(body)
         service, _, operation = environ.get("HTTP_X_AMZ_TARGET", "").partition(".")
-        signed = environ.get("HTTP_AUTHORIZATION", "") + environ.get("QUERY_STRING", "")
-        if self._key not in signed:
-            response = Response(_denied(is_json=bool(service)), 403)
+        if self._key not in environ.get("HTTP_AUTHORIZATION", "") + environ["QUERY_STRING"]:
+            response = Response(DENIED, 403)
         elif service == "SageMaker":
-            content, status = self._answered(operation, body)
-            text = json.dumps(content, default=lambda time: time.timestamp())
-            response = Response(text, status)
+            response = Response(*self._answered(operation, body))
         else:
             with self._lock:
                 response = Response.from_app(self._moto, environ, buffered=True)
-        if operation == "FilterLogEvents":
+        if operation == "FilterLogEvents" and response.status_code == 200:
             prefix = json.loads(body).get("logStreamNamePrefix", "")
-            response.set_data(_with_prefix(response.get_data(), prefix))
+            response.set_data(_with_prefix(response.get_json(force=True), prefix))
         return response(environ, start_response)
 
-    def _answered(self, operation: str, body: bytes) -> tuple[Fields, int]:
+    def _answered(self, operation: str, body: bytes) -> tuple[str, int]:
         try:
-            return self._answer(operation, json.loads(body)), 200
+            answer, status = self._answer(operation, json.loads(body)), 200
         except ServiceError as error:
-            return {"__type": error.code, "message": str(error)}, 400
+            answer, status = {"__type": error.code, "message": str(error)}, 400
         except Exception:  # boto3 tries it again, and shows the traceback in the end
-            return {"__type": "InternalFailure", "message": traceback.format_exc()}, 500
+            answer, status = {"__type": "InternalFailure", "message": traceback.format_exc()}, 500
+        return json.dumps(answer, default=lambda time: time.timestamp()), status
 
 
-def _with_prefix(answer: bytes, prefix: str) -> str:
-    """Return a page of events without those of other streams, whose prefix moto ignores."""
-    page = json.loads(answer)
-    events = page.get("events", [])
-    page["events"] = [each for each in events if each["logStreamName"].startswith(prefix)]
-    return json.dumps(page)
-
-
-def _denied(is_json: bool) -> str:
-    if is_json:
-        return json.dumps({"__type": "AccessDeniedException", "message": NO_KEY})
-    error = f"<Error><Code>AccessDenied</Code><Message>{NO_KEY}</Message></Error>"
-    return f"<ErrorResponse>{error}</ErrorResponse>"  # S3, STS and IAM speak XML
+def _with_prefix(page: Fields, prefix: str) -> str:
+    """Return a page of events without those of other streams: moto ignores the prefix."""
+    events = [each for each in page["events"] if each["logStreamName"].startswith(prefix)]
+    return json.dumps(page | {"events": events})

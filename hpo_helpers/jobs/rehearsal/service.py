@@ -12,7 +12,7 @@ from typing import Any
 
 from hpo_helpers.jobs.rehearsal.operations import ACCOUNT, REGION, Operations
 from hpo_helpers.jobs.rehearsal.requests import Fields, ServiceError
-from hpo_helpers.jobs.rehearsal.server import HOST, Server
+from hpo_helpers.jobs.rehearsal.server import HOST, serve
 
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/rehearsal"
 KEY_PREFIX = "REHEARSAL"  #: how the access keys of every rehearsal begin
@@ -29,45 +29,30 @@ class Rehearsal:
         The variables by which boto3 finds it. They hold a key of this rehearsal alone.
     role
         The ARN of a role for jobs; it may do everything, as nothing is checked.
-    start_seconds
-        How long each job stays in ``Starting``: 0.
     stop_seconds
         How long a script that is asked to stop may take before it is killed: 120, as on AWS.
     max_running_jobs
         ``CreateTrainingJob`` beyond so many answers ``ResourceLimitExceeded``; None: no limit.
     calls
         Time (as `time.monotonic` counts) and name of each operation of SageMaker that was called.
-
-    Raises
-    ------
-    RuntimeError
-        If another one runs in this process.
-    NotImplementedError
-        On Windows, which cannot fork a process.
-
-    Examples
-    --------
-    >>> with Rehearsal() as rehearsal:
-    ...     os.environ.update(rehearsal.environment)
-    ...     boto3.client("sagemaker").list_training_jobs()["TrainingJobSummaries"]
-    []
     """
 
     running: Rehearsal | None = None  # moto keeps its state in the process: there is room for one
 
     def __init__(self) -> None:
-        _check_possible()
-        self.role = ROLE
-        self.start_seconds = 0.0
-        self.stop_seconds = 120.0
+        if not hasattr(os, "fork"):
+            raise NotImplementedError(f"{sys.platform} has no os.fork: use WSL2 or Google Colab")
+        if Rehearsal.running is not None:
+            raise RuntimeError(f"a rehearsal runs at {Rehearsal.running.url}: close it first")
+        self.role, self.stop_seconds = ROLE, 120.0
         self.max_running_jobs: int | None = None
         self.failures: list[str] = []
         self.calls: list[tuple[float, str]] = []
         self._throttled = iter(())
         self._owner = os.getpid()
         self._key = KEY_PREFIX + secrets.token_hex(16).upper()
-        self._server = Server(self._key, self._answer)
-        self.url = self._server.url
+        self._server = serve(self._key, self._answer)
+        self.url = f"http://{HOST}:{self._server.server_port}"
         self.s3, self.logs = self._client("s3"), self._client("logs")
         self._operations = Operations(self)
         Rehearsal.running = self
@@ -97,12 +82,12 @@ class Rehearsal:
 
     def close(self) -> None:
         """End every job and all that it started, and the server. It may be called twice."""
-        if Rehearsal.running is not self or os.getpid() != self._owner:  # a fork has no say
-            return
-        self._operations.close()
-        self._server.close()
-        Rehearsal.running = None
-        atexit.unregister(self.close)
+        if Rehearsal.running is self and os.getpid() == self._owner:  # a fork has no say
+            self._operations.close()
+            self._server.shutdown()
+            self._server.server_close()
+            Rehearsal.running = None
+            atexit.unregister(self.close)
 
     def __enter__(self) -> Rehearsal:
         return self
@@ -124,18 +109,3 @@ class Rehearsal:
         session = boto3.Session(self._key, self._key, region_name=REGION)
         config = Config(proxies={}, max_pool_connections=50)
         return session.client(service, endpoint_url=self.url, config=config)
-
-
-def _check_possible() -> None:
-    if not hasattr(os, "fork"):
-        raise NotImplementedError(
-            f"a rehearsal needs os.fork, which {sys.platform} has not: use WSL2 or Google Colab"
-        )
-    if Rehearsal.running is not None:
-        raise RuntimeError(f"a rehearsal runs here at {Rehearsal.running.url}: close it first")
-    try:
-        from moto.moto_api._internal.models import moto_api_backend
-    except ImportError as error:
-        message = f"a rehearsal needs moto: pip install 'hpo_helpers[aws]' ({error})"
-        raise ImportError(message) from error
-    moto_api_backend.reset()  # of an earlier one in this process

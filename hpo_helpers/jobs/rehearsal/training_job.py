@@ -6,14 +6,14 @@ import contextlib
 import math
 import os
 import select
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from subprocess import PIPE, STDOUT, Popen
 from typing import Any
 
-from hpo_helpers.jobs.rehearsal.files import JobFailed, Store, no_data
+from hpo_helpers.jobs.rehearsal.files import JobFailed, Store
 from hpo_helpers.jobs.rehearsal.job import ENDED, Job, now
 from hpo_helpers.jobs.rehearsal.log import JobLog
 from hpo_helpers.jobs.rehearsal.requests import Fields, check_training
@@ -37,15 +37,15 @@ class TrainingJob(Job):
         self._store = Store(rehearsal.s3)
         metrics = request["AlgorithmSpecification"].get("MetricDefinitions", [])
         self.log = JobLog(rehearsal.logs, self.name, metrics)
-        checkpoints = request.get("CheckpointConfig")
-        self._checkpoints = checkpoints and checkpoints["S3Uri"].rstrip("/") + "/"
+        self._checkpoints = request.get("CheckpointConfig", {}).get("S3Uri", "").rstrip("/")
         self._failure = rehearsal.failures.pop(0) if rehearsal.failures else None
-        self._deadline = self._kill_at = math.inf
+        limits = request.get("StoppingCondition", {})
+        self._deadline = time.monotonic() + limits.get("MaxRuntimeInSeconds", A_DAY)
+        self._kill_at = math.inf
         self._is_asked_to_end = self._is_over_time = False
         self.move_to("Starting")
 
     def kill(self) -> None:
-        """End the script and all that it started, at once."""
         self._kill_at = 0.0
         self.stop()
 
@@ -63,17 +63,15 @@ class TrainingJob(Job):
             super().move_to(primary, **fields)
 
     def record(self) -> Fields:
-        """Return what is shown of it now, with the last number of each metric."""
         printed = list(self.log.values.items())
         last = [{"MetricName": name, "Value": values[-1]} for name, values in printed]
         return super().record() | ({"FinalMetricDataList": last} if last else {})
 
     def live(self) -> None:
-        """Go through its life, in its thread."""
         fields: Fields = {}
         try:
-            with tempfile.TemporaryDirectory(prefix="rehearsal-", ignore_cleanup_errors=True) as folder:
-                ending = self._run(Path(folder).resolve())
+            with tempfile.TemporaryDirectory("", "rehearsal-", None, True) as folder:
+                ending = self._run(Path(folder).resolve(), fields)
         except Exception as error:  # a job always ends, and says why
             known = isinstance(error, JobFailed)
             fields["FailureReason"] = str(error) if known else f"InternalServerError: {error!r}"
@@ -81,18 +79,14 @@ class TrainingJob(Job):
         if start := self.fields.get("TrainingStartTime"):
             end = now()
             seconds = math.ceil((end - start).total_seconds())
-            fields |= {"TrainingEndTime": end, "TrainingTimeInSeconds": seconds}
-            fields |= {"BillableTimeInSeconds": seconds}
+            fields |= dict.fromkeys(("TrainingTimeInSeconds", "BillableTimeInSeconds"), seconds)
+            fields["TrainingEndTime"] = end
         self.move_to(ending, **fields)
 
-    def _run(self, folder: Path) -> str:
-        """Go through all steps but the last one, and return that."""
-        if self.stopping.wait(self._rehearsal.start_seconds):
-            return "Stopped"
+    def _run(self, folder: Path, fields: Fields) -> str:
+        """Go through all steps but the last one; return that, and the fields that come with it."""
         if self._failure is not None:
             raise JobFailed(self._failure)
-        limits = self.fields.get("StoppingCondition", {})
-        self._deadline = time.monotonic() + limits.get("MaxRuntimeInSeconds", A_DAY)
         self.move_to("Downloading", TrainingStartTime=now())
         script = self._fetch(folder)
         self.log.open()
@@ -100,9 +94,15 @@ class TrainingJob(Job):
         self.move_to("Training")
         exit_code = self._follow(monitor)
         self.move_to("Uploading")
-        self._upload(folder, has_model=exit_code == 0 or self.stopping.is_set())
+        place = self.fields["OutputDataConfig"]["S3OutputPath"].rstrip("/") + f"/{self.name}/output"
+        if self._checkpoints:
+            self._store.upload(folder / "checkpoints", f"{self._checkpoints}/")
+        if any((folder / "output/data").iterdir()):
+            self._store.pack(folder / "output/data", f"{place}/output.tar.gz")
         if exit_code != 0 and not self.stopping.is_set():
             raise script.failure(exit_code, self.log.error())
+        self._store.pack(folder / "model", f"{place}/model.tar.gz")
+        fields["ModelArtifacts"] = {"S3ModelArtifacts": f"{place}/model.tar.gz"}
         stopped = "MaxRuntimeExceeded" if self._is_over_time else "Stopped"
         return stopped if self.stopping.is_set() else "Completed"
 
@@ -111,30 +111,20 @@ class TrainingJob(Job):
         for name in ("code", "model", "input/data", "output/data", "checkpoints"):
             (folder / name).mkdir(parents=True)
         script = Script(self.fields, folder)
-        for channel in self.fields.get("InputDataConfig", []):
-            uri = channel["DataSource"]["S3DataSource"]["S3Uri"]
-            if not self._store.download(uri, folder / "input/data" / channel["ChannelName"]):
-                raise no_data(f'No S3 objects found under S3 URL "{uri}" given in input data source.')
-        if self._checkpoints:
-            self._store.download(self._checkpoints, folder / "checkpoints")
-        self._store.unpack(script.code_uri, script.code)
+        try:
+            for channel in self.fields.get("InputDataConfig", []):
+                uri = channel["DataSource"]["S3DataSource"]["S3Uri"]
+                if not self._store.download(uri, folder / "input/data" / channel["ChannelName"]):
+                    raise FileNotFoundError(f'No S3 objects found under S3 URL "{uri}".')
+            if self._checkpoints:
+                self._store.download(f"{self._checkpoints}/", folder / "checkpoints")
+            self._store.unpack(script.code_uri, script.code)
+        except Exception as error:  # no bucket, no object, no archive, a name that leads elsewhere
+            raise JobFailed(f"ClientError: Data download failed: {error}") from error
         script.check()
         return script
 
-    def _upload(self, folder: Path, has_model: bool) -> None:
-        """Store checkpoints, what the script wrote besides its model, and its model."""
-        place = self.fields["OutputDataConfig"]["S3OutputPath"].rstrip("/")
-        place = f"{place}/{self.name}/output"
-        if self._checkpoints:
-            self._store.upload(folder / "checkpoints", self._checkpoints)
-        if any((folder / "output/data").iterdir()):
-            self._store.upload_archive(folder / "output/data", f"{place}/output.tar.gz")
-        if has_model:
-            uri = f"{place}/model.tar.gz"
-            self._store.upload_archive(folder / "model", uri)
-            self.set(ModelArtifacts={"S3ModelArtifacts": uri})
-
-    def _follow(self, monitor: subprocess.Popen[bytes]) -> int:
+    def _follow(self, monitor: Popen[bytes]) -> int:
         """Pass on what the script prints until it has ended, and return its exit code."""
         with monitor.stdin, monitor.stdout:
             while (output := _read(monitor)) is not None:
@@ -143,7 +133,7 @@ class TrainingJob(Job):
         self.log.write(b"\n")  # the last line need not have an end
         return monitor.wait()
 
-    def _end_in_time(self, monitor: subprocess.Popen[bytes]) -> None:
+    def _end_in_time(self, monitor: Popen[bytes]) -> None:
         """Ask the script to end, or kill it, if it is time for that."""
         moment = time.monotonic()
         if moment > self._deadline and not self.stopping.is_set():
@@ -158,22 +148,16 @@ class TrainingJob(Job):
             monitor.stdin.close()
 
 
-def _start_monitor(script: Script) -> subprocess.Popen[bytes]:
-    try:
-        return subprocess.Popen(
-            [sys.executable, "-I", "-S", str(MONITOR), *script.command],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            cwd=script.code,
-            env=script.environment,
-            start_new_session=True,  # out of reach of the terminal's Ctrl-C
-        )
+def _start_monitor(script: Script) -> Popen[bytes]:
+    command = [sys.executable, "-I", "-S", str(MONITOR), *script.command]
+    place = {"cwd": script.code, "env": script.environment, "start_new_session": True}
+    try:  # in a session of its own it is out of reach of the terminal's Ctrl-C
+        return Popen(command, stdin=PIPE, stdout=PIPE, stderr=STDOUT, **place)
     except (OSError, ValueError) as error:  # a name or value that no environment can hold
         raise algorithm_error(f"the script cannot be started: {error}") from error
 
 
-def _read(monitor: subprocess.Popen[bytes]) -> bytes | None:
+def _read(monitor: Popen[bytes]) -> bytes | None:
     """Return what the script has printed, after a moment at most; None once it has ended."""
     if select.select([monitor.stdout], [], [], LOOK_SECONDS)[0]:
         return os.read(monitor.stdout.fileno(), READ_BYTES) or None
