@@ -159,7 +159,8 @@ def _start_monitor(script: Script) -> Popen[bytes]:
 
 def _read(monitor: Popen[bytes]) -> bytes | None:
     """Return what the script has printed, after a moment at most; None once it has ended."""
+    has_ended = monitor.poll() is not None
     if select.select([monitor.stdout], [], [], LOOK_SECONDS)[0]:
         return os.read(monitor.stdout.fileno(), READ_BYTES) or None
     # Without its monitor, what a script has started may hold the output open.
-    return b"" if monitor.poll() is None else None
+    return None if has_ended else b""
