@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import io
 import json
 import tarfile
@@ -11,7 +10,9 @@ from types import SimpleNamespace
 
 import boto3
 import botocore.session
+import pytest
 from botocore.config import Config
+from botocore.exceptions import ClientError
 from botocore.loaders import Loader
 
 BUCKET = "bucket"
@@ -42,18 +43,11 @@ def client_of(rehearsal, service, config=ONE_ATTEMPT, **keys):
     return session.client(service, endpoint_url=environment["AWS_ENDPOINT_URL"], config=config)
 
 
-def post(rehearsal, operation, request):
-    """Send a request as it is, which boto3 would refuse to send; return the answer's code and message."""
-    port = int(rehearsal.url.rpartition(":")[2])
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-    headers = {
-        "X-Amz-Target": f"SageMaker.{operation}",
-        "Authorization": rehearsal.environment["AWS_ACCESS_KEY_ID"],
-    }
-    connection.request("POST", "/", json.dumps(request), headers)
-    answer = json.loads(connection.getresponse().read())
-    connection.close()
-    return answer.get("__type"), answer.get("message")
+def error_of(call, *arguments, **keywords):
+    """Return code and message of the error that a call must end with."""
+    with pytest.raises(ClientError) as caught:
+        call(*arguments, **keywords)
+    return caught.value.response["Error"]["Code"], caught.value.response["Error"]["Message"]
 
 
 def archive_of(files):

@@ -33,9 +33,6 @@ found["environment"] = dict(os.environ)
 with open(os.path.join(os.environ["SM_MODEL_DIR"], "probe.json"), "w") as file:
     json.dump(found, file)
 """
-SHELL_PROBE = """#!/bin/sh
-for argument in "$0" "$@"; do printf '%s\\0' "$argument"; done > "$SM_MODEL_DIR/probe.txt"
-"""
 FAILING = """
 import sys
 
@@ -57,7 +54,7 @@ try:
 except errors.ExecuteUserScriptError as error:
     open(found.model_dir + "/failure.txt", "w").write(str(error))
 """
-FILES = {"failing.py": FAILING, "probe.py": PROBE, "bin/probe.py": PROBE, "probe.sh": SHELL_PROBE}
+FILES = {"failing.py": FAILING, "probe.py": PROBE, "bin/probe.py": PROBE}
 
 AWKWARD = {
     "a": "single letter",
@@ -91,7 +88,6 @@ CASES = {
         {},
         {"MINE": "it's mine", "SM_MODEL_DIR": "/elsewhere"},
     ),
-    "shell": (_hyperparameters("probe.sh", AWKWARD), {}, {}),
     "settings": (
         {
             **_hyperparameters(
@@ -114,12 +110,9 @@ PLATFORM = {
 }
 
 
-def read_probe(model, base):
-    """Return what a probe has left in the folder of the model, as the container's folder would have it."""
-    text, shell = model / "probe.json", model / "probe.txt"
-    if shell.exists():
-        return {"arguments": shell.read_text(encoding="utf-8").replace(str(base), "/opt/ml").split("\0")[:-1]}
-    found = json.loads(text.read_text(encoding="utf-8").replace(str(base), "/opt/ml"))
+def read_probe(text, base):
+    """Return what a probe has written, as in a container where `base` is the folder ``/opt/ml``."""
+    found = json.loads(text.replace(str(base), "/opt/ml"))
     found["environment"] = {name: _same_anywhere(name, value) for name, value in found["environment"].items()}
     return found
 
@@ -181,9 +174,9 @@ def record_case(train, base, case):
     hyperparameters, channels, environment = CASES[case]
     lay_out(base, hyperparameters, channels)
     ours = run_toolkit([train], base, environment)
-    found = read_probe(base / "model", base)
+    found = read_probe((base / "model" / "probe.json").read_text(encoding="utf-8"), base)
     for name in ours:
-        found.get("environment", {}).pop(name, None)
+        found["environment"].pop(name, None)
     return found
 
 

@@ -41,15 +41,6 @@ def no_credentials(monkeypatch, tmp_path):
     boto3.setup_default_session()
 
 
-def as_aws(rehearsal, monkeypatch, **others):
-    """Set variables as a reader with an account has them; what answers as AWS is a rehearsal."""
-    key = "AKIA" + rehearsal.environment["AWS_ACCESS_KEY_ID"]
-    variables = {**rehearsal.environment, "AWS_ACCESS_KEY_ID": key, **others}
-    for name, text in variables.items():
-        monkeypatch.setenv(name, text) if text else monkeypatch.delenv(name, raising=False)
-    return [key, variables["AWS_SECRET_ACCESS_KEY"]]
-
-
 def test_without_credentials_it_is_a_rehearsal_and_plain_boto3_leads_there():
     before = dict(os.environ)
     with pytest.raises(botocore.exceptions.NoRegionError):
@@ -76,60 +67,17 @@ def test_called_again_it_is_the_same_place_and_after_its_end_a_new_one():
     second.close()
 
 
-def test_what_the_variables_held_is_put_back(monkeypatch):
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
-    monkeypatch.setenv("NO_PROXY", "example.org")
-    with connect():
-        assert os.environ["AWS_DEFAULT_REGION"] == "us-east-1"
-        assert os.environ["NO_PROXY"] == "example.org,127.0.0.1"
-    assert (os.environ["AWS_DEFAULT_REGION"], os.environ["NO_PROXY"]) == ("eu-central-1", "example.org")
-
-
 @pytest.mark.parametrize("name", ["NO_PROXY", "no_proxy"])
-def test_a_proxy_is_not_asked_for_what_this_machine_serves(monkeypatch, name):
+def test_what_the_variables_held_is_put_back_and_no_proxy_is_asked(monkeypatch, name):
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     monkeypatch.setenv(name, "example.org")
     with connect():
+        assert os.environ["AWS_DEFAULT_REGION"] == "us-east-1"
+        assert os.environ[name] == "example.org,127.0.0.1"
         assert boto3.client("s3").list_buckets()["Buckets"] == []
-
-
-def test_a_process_that_inherits_the_variables_is_on_the_same_rehearsal(monkeypatch):
-    with Rehearsal() as rehearsal:
-        for name, text in rehearsal.environment.items():
-            monkeypatch.setenv(name, text)
-        place = connect()
-        assert (place.is_rehearsal, place.rehearsal) == (True, None)
-        place.close()
-        boto3.client("sagemaker").list_training_jobs()
-
-
-def test_with_credentials_it_is_aws_and_says_which_account_and_that_it_costs(monkeypatch, capfd):
-    with Rehearsal() as rehearsal:
-        secrets = as_aws(rehearsal, monkeypatch, AWS_DEFAULT_REGION="eu-west-1")
-        place = connect()
-        assert str(place) == "on AWS, account 123456789012, region eu-west-1: jobs cost money"
-        assert (place.is_rehearsal, place.rehearsal, place.role) == (False, None, None)
-        print(place)
-        output = "".join(capfd.readouterr()) + repr(vars(place))
-        assert not any(secret in output for secret in secrets)
-        place.close()
-        assert os.environ["AWS_ACCESS_KEY_ID"] == secrets[0]
-
-
-def test_credentials_that_are_not_accepted_are_no_reason_to_rehearse_in_silence(monkeypatch):
-    with Rehearsal() as rehearsal:
-        as_aws(rehearsal, monkeypatch, AWS_ACCESS_KEY_ID="AKIAEXPIRED")
-        with pytest.raises(RuntimeError, match="does not accept them.*AccessDenied") as caught:
-            connect()
-        assert rehearsal.environment["AWS_SECRET_ACCESS_KEY"] not in str(caught.value)
-
-
-def test_credentials_without_a_region_are_asked_for_one(monkeypatch):
-    with Rehearsal() as rehearsal:
-        as_aws(rehearsal, monkeypatch, AWS_DEFAULT_REGION="")
-        with pytest.raises(RuntimeError, match="set AWS_DEFAULT_REGION"):
-            connect()
+    assert (os.environ["AWS_DEFAULT_REGION"], os.environ[name]) == ("eu-central-1", "example.org")
 
 
 def test_a_network_that_swallows_every_packet_delays_the_answer_by_seconds_at_most(monkeypatch):
@@ -152,4 +100,56 @@ def test_without_moto_it_says_what_to_install(monkeypatch):
 def test_where_no_process_can_be_forked_it_says_where_it_can(monkeypatch):
     monkeypatch.delattr("os.fork")
     with pytest.raises(NotImplementedError, match="use WSL2 or Google Colab"):
+        connect()
+
+
+# From here on a rehearsal runs, which answers as AWS or as that of a parent process.
+
+
+@pytest.fixture(scope="module")
+def running():
+    with Rehearsal() as rehearsal:
+        yield rehearsal
+
+
+def as_aws(rehearsal, monkeypatch, **others):
+    """Set variables as a reader with an account has them; return key and secret."""
+    key = "AKIA" + rehearsal.environment["AWS_ACCESS_KEY_ID"]
+    variables = {**rehearsal.environment, "AWS_ACCESS_KEY_ID": key, **others}
+    for name, text in variables.items():
+        monkeypatch.setenv(name, text) if text else monkeypatch.delenv(name, raising=False)
+    return [key, variables["AWS_SECRET_ACCESS_KEY"]]
+
+
+def test_a_process_that_inherits_the_variables_is_on_the_same_rehearsal(running, monkeypatch):
+    for name, text in running.environment.items():
+        monkeypatch.setenv(name, text)
+    place = connect()
+    assert (place.is_rehearsal, place.rehearsal) == (True, None)
+    place.close()
+    boto3.client("sagemaker").list_training_jobs()
+
+
+def test_with_credentials_it_is_aws_and_says_which_account_and_that_it_costs(running, monkeypatch, capfd):
+    secrets = as_aws(running, monkeypatch, AWS_DEFAULT_REGION="eu-west-1")
+    place = connect()
+    assert str(place) == "on AWS, account 123456789012, region eu-west-1: jobs cost money"
+    assert (place.is_rehearsal, place.rehearsal, place.role) == (False, None, None)
+    print(place)
+    output = "".join(capfd.readouterr()) + repr(vars(place))
+    assert not any(secret in output for secret in secrets)
+    place.close()
+    assert os.environ["AWS_ACCESS_KEY_ID"] == secrets[0]
+
+
+def test_credentials_that_are_not_accepted_are_no_reason_to_rehearse_in_silence(running, monkeypatch):
+    as_aws(running, monkeypatch, AWS_ACCESS_KEY_ID="AKIAEXPIRED")
+    with pytest.raises(RuntimeError, match="does not accept them.*AccessDenied") as caught:
+        connect()
+    assert running.environment["AWS_SECRET_ACCESS_KEY"] not in str(caught.value)
+
+
+def test_credentials_without_a_region_are_asked_for_one(running, monkeypatch):
+    as_aws(running, monkeypatch, AWS_DEFAULT_REGION="")
+    with pytest.raises(RuntimeError, match="set AWS_DEFAULT_REGION"):
         connect()

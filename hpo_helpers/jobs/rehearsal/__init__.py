@@ -6,8 +6,6 @@ no container, no price, no capacity that runs out, and no permission is checked;
 and the rehearsal does not is refused by an error that names it.
 """
 
-from __future__ import annotations
-
 from hpo_helpers.jobs.rehearsal.place import Place, connect
 from hpo_helpers.jobs.rehearsal.service import ROLE, Rehearsal
 

@@ -1,86 +1,95 @@
-"""The process between the rehearsal and a job's script: it ends the script and whatever that started.
+"""The process between the rehearsal and a job's script: it ends the script and what that started.
 
-It is run by its path, so that it starts at once, and knows nothing of the package but `_process` beside it.
-Its standard input is its lifeline: a byte asks it to end the script gently (SIGTERM), and the end of the
-input, which comes with the death of the rehearsal too, to kill it. It ends as the script ended.
+It is run by its path and knows nothing of the package, so that it starts at once. Its standard input
+is its lifeline: a byte asks it to end the script gently (SIGTERM), and the end of the input, which
+comes with the death of the rehearsal too, to kill it. It ends as the script ended.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
+import ctypes
 import os
 import select
 import signal
-import subprocess
 import sys
-import threading
 import time
 
-from _process import adopt_orphans, die_with_parent
-
-PARENT_CHECK_SECONDS = 1.0
-END_SECONDS = 5.0
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # of <linux/prctl.h>
 
 
 def main(command: list[str]) -> None:
     """Run a command to its end, and end as it did."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the rehearsal's to handle
-    parent = os.getppid()
-    adopt_orphans()
-    script = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        start_new_session=True,
-        preexec_fn=functools.partial(die_with_parent, os.getpid()),
-    )
-    threading.Thread(target=_obey, args=(script, parent), daemon=True).start()
-    exit_code = script.wait()
-    _end_descendants()
-    _end_like(exit_code)
-
-
-def _obey(script: subprocess.Popen, parent: int) -> None:
-    # A forked copy of the rehearsal's process may hold the lifeline open after its death: ask for both.
-    while os.getppid() == parent:
-        if not select.select([0], [], [], PARENT_CHECK_SECONDS)[0]:
-            continue
-        if not os.read(0, 1):
-            break
-        script.terminate()
-    script.kill()
-
-
-def _end_descendants() -> None:
-    """Kill all that the script has left running; the system made this process their parent."""
-    deadline = time.monotonic() + END_SECONDS  # another user's process cannot be killed
-    while _has_children() and time.monotonic() < deadline:
-        import psutil  # it takes a while, and few scripts leave anything
-
-        with contextlib.suppress(psutil.Error, OSError):
-            for process in psutil.Process().children(recursive=True):
-                with contextlib.suppress(psutil.Error):
-                    process.kill()
-        time.sleep(0.005)
-
-
-def _has_children() -> bool:
-    try:
-        os.waitpid(-1, os.WNOHANG)
-    except ChildProcessError:
-        return False
-    return True
-
-
-def _end_like(exit_code: int) -> None:
+    woken, wake = os.pipe()
+    os.set_blocking(wake, False)
+    signal.set_wakeup_fd(wake)
+    signal.signal(signal.SIGCHLD, lambda *_: None)  # it only has to wake `_watch`
+    _prctl(PR_SET_CHILD_SUBREAPER, 1)  # who loses its parent becomes a child of this process
+    rehearsal, monitor = os.getppid(), os.getpid()
+    script = os.fork()
+    if script == 0:
+        _become(command, monitor)
+    exit_code = _watch(script, woken, rehearsal)
+    _end_descendants(script)
     if exit_code >= 0:
         os._exit(exit_code)
-    import resource
-
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the script has left its own, if any
     if -exit_code != signal.SIGKILL:
         signal.signal(-exit_code, signal.SIG_DFL)
     os.kill(os.getpid(), -exit_code)
+
+
+def _become(command: list[str], monitor: int) -> None:
+    os.setsid()
+    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() == monitor:
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.execv(command[0], command)
+    os._exit(1)
+
+
+def _watch(script: int, woken: int, rehearsal: int) -> int:
+    """Do what the lifeline says until the script has ended; return its exit code."""
+    while True:
+        ended, status = os.waitpid(script, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        ready = select.select([0, woken], [], [], 1.0)[0]
+        if woken in ready:
+            os.read(woken, 4096)
+        asked = os.read(0, 1) if 0 in ready else None
+        # A forked copy of the rehearsal may hold the lifeline open after its death: ask for both.
+        if asked == b"" or os.getppid() != rehearsal:
+            os.kill(script, signal.SIGKILL)
+            time.sleep(0.001)
+        elif asked:
+            os.kill(script, signal.SIGTERM)
+
+
+def _end_descendants(script: int) -> None:
+    """Kill what the script has left running; for seconds at most, as it may be another user's."""
+    for _ in range(1000):
+        with contextlib.suppress(OSError):
+            os.killpg(script, signal.SIGKILL)
+        for child in _children():
+            with contextlib.suppress(OSError):
+                os.kill(child, signal.SIGKILL)
+        try:
+            if os.waitpid(-1, os.WNOHANG) == (0, 0):
+                time.sleep(0.002)
+        except ChildProcessError:
+            return
+
+
+def _children() -> list[int]:
+    with contextlib.suppress(OSError):  # outside Linux, what has left the script's group runs on
+        with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as file:
+            return [int(child) for child in file.read().split()]
+    return []
+
+
+def _prctl(option: int, value: int) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(option, value)
 
 
 if __name__ == "__main__":

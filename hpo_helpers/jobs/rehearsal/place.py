@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from typing import Any
 
 from hpo_helpers.jobs.rehearsal.service import KEY_PREFIX, ROLE, Rehearsal
@@ -24,32 +23,24 @@ class Place:
         The ARN of a role for the jobs of a rehearsal; None on AWS, where the reader names one.
     """
 
-    def __init__(self, description: str, is_rehearsal: bool, rehearsal: Rehearsal | None = None) -> None:
+    def __init__(self, line: str, is_rehearsal: bool, rehearsal: Rehearsal | None = None) -> None:
         self.is_rehearsal = is_rehearsal
         self.rehearsal = rehearsal
         self.role = ROLE if is_rehearsal else None
-        self._description = description
-        self._replaced: dict[str, str | None] = {}
-        if rehearsal is not None:
-            self._lead(rehearsal.environment)
+        self._line = line
+        variables = rehearsal.environment if rehearsal else {}
+        self._before = {name: os.environ.get(name) for name in variables}
+        _set(variables)
 
     def close(self) -> None:
         """End the rehearsal that `connect` has started, and let boto3 find what it found before."""
-        if self.rehearsal is None:
-            return
-        self.rehearsal.close()
-        for name, text in self._replaced.items():
-            if text is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = text
-        self._replaced.clear()
-        _forget_credentials()
+        if self.rehearsal is not None:
+            self.rehearsal.close()
+            _set(self._before)
+            self._before = {}
 
-    def __str__(self) -> str:
-        return self._description
-
-    __repr__ = __str__
+    def __repr__(self) -> str:
+        return self._line
 
     def __enter__(self) -> Place:
         return self
@@ -57,70 +48,57 @@ class Place:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _lead(self, environment: Mapping[str, str]) -> None:
-        self._replaced = {name: os.environ.get(name) for name in environment}
-        os.environ.update(environment)
-        _forget_credentials()
+
+_started: list[Place] = []
 
 
 def connect() -> Place:
     """Use AWS if boto3 finds credentials, else start a rehearsal and lead boto3 to it.
 
-    The variables of a rehearsal are set in `os.environ`, until the returned object is closed. Called again,
-    it returns what it returned before.
+    The variables of a rehearsal are set in `os.environ`, until the returned object is closed.
+    Called again, it returns what it returned before.
 
     Raises
     ------
     RuntimeError
         If there are credentials, but no region, or AWS does not accept them.
     """
-    place = _connected.get("place")
-    if place is not None and place.rehearsal is Rehearsal._running is not None:
-        return place
-    if os.environ.get("AWS_ACCESS_KEY_ID", "").startswith(KEY_PREFIX):  # of the process that started this one
-        return Place(REHEARSAL_LINE, is_rehearsal=True)
-    session = _aws_session()
-    if session is not None:
-        return Place(_describe_aws(session), is_rehearsal=False)
-    _connected["place"] = Place(REHEARSAL_LINE, is_rehearsal=True, rehearsal=Rehearsal())
-    return _connected["place"]
-
-
-_connected: dict[str, Place] = {}
-
-
-def _aws_session() -> Any:
-    """Return a session with credentials, or None.
-
-    botocore asks the metadata service, which machines of AWS have, last of all: once or twice, a second each.
-    """
     import boto3
 
+    if _started and _started[-1].rehearsal is Rehearsal.running is not None:
+        return _started[-1]
+    if os.environ.get("AWS_ACCESS_KEY_ID", "").startswith(KEY_PREFIX):  # of the parent process
+        return Place(REHEARSAL_LINE, is_rehearsal=True)
     session = boto3.Session()
-    return session if session.get_credentials() else None
+    if session.get_credentials():
+        return Place(_describe_aws(session), is_rehearsal=False)
+    _started.append(Place(REHEARSAL_LINE, is_rehearsal=True, rehearsal=Rehearsal()))
+    return _started[-1]
 
 
 def _describe_aws(session: Any) -> str:
-    import botocore.config
-    import botocore.exceptions
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError, ClientError
 
     if session.region_name is None:
-        raise RuntimeError(
-            "boto3 found credentials but no region: set AWS_DEFAULT_REGION, for example to us-east-1"
-        )
-    config = botocore.config.Config(connect_timeout=5, read_timeout=10, retries={"total_max_attempts": 1})
+        raise RuntimeError("boto3 found credentials but no region: set AWS_DEFAULT_REGION")
+    config = Config(connect_timeout=5, read_timeout=10, retries={"total_max_attempts": 1})
     try:
         account = session.client("sts", config=config).get_caller_identity()["Account"]
-    except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
+    except (BotoCoreError, ClientError) as error:
         raise RuntimeError(
-            "boto3 found credentials, but AWS cannot be reached or does not accept them: renew them, or "
-            f"remove them to rehearse on this machine ({type(error).__name__}: {error})"
+            "boto3 found credentials, but AWS cannot be reached or does not accept them: renew "
+            f"them, or remove them to rehearse here ({type(error).__name__}: {error})"
         ) from error
     return f"on AWS, account {account}, region {session.region_name}: jobs cost money"
 
 
-def _forget_credentials() -> None:
-    """Let ``boto3.client`` read the environment anew; its default session keeps what it has read."""
+def _set(variables: dict[str, str | None]) -> None:
+    """Set variables, or remove those that are None, and let boto3 read them anew."""
     import boto3
 
-    boto3.setup_default_session()
+    for name, text in variables.items():
+        os.environ.pop(name, None)
+        if text is not None:
+            os.environ[name] = text
+    boto3.setup_default_session()  # it keeps what it has read

@@ -1,0 +1,170 @@
+"""The operations of SageMaker's API that a rehearsal carries out."""
+
+from __future__ import annotations
+
+import re
+import threading
+from typing import Any
+
+from hpo_helpers.jobs.rehearsal.job import Job
+from hpo_helpers.jobs.rehearsal.requests import (
+    Fields,
+    ServiceError,
+    check_request,
+    refusal,
+    service_model,
+)
+from hpo_helpers.jobs.rehearsal.training_job import TrainingJob
+from hpo_helpers.jobs.rehearsal.tuning_job import TuningJob
+
+REGION = "us-east-1"
+ACCOUNT = "123456789012"  #: moto's
+KINDS: dict[str, type[Job]] = {kind.kind: kind for kind in (TrainingJob, TuningJob)}
+OF_A_KIND = re.compile(f"(Create|Describe|Stop|Delete|List)({'|'.join(KINDS)})s?")
+
+
+class Operations:
+    """The jobs of one rehearsal, and what can be asked about them."""
+
+    def __init__(self, rehearsal: Any) -> None:
+        self.rehearsal = rehearsal
+        self._jobs: dict[str, Any] = {}  # by ARN, oldest first
+        self._is_closed = False
+        self._lock = threading.Lock()  # of creating jobs
+        self._pages: dict[str, list[Fields]] = {}  # what follows a page: nothing is lost or doubled
+        self._others = {
+            "AddTags": self._tag,
+            "ListTags": self._tag,
+            "ListTrainingJobsForHyperParameterTuningJob": self._list_children,
+            "Search": self._search,
+        }
+
+    def answer(self, operation: str, request: Fields) -> Fields:
+        """Carry out an operation, or raise ServiceError."""
+        of_a_kind = OF_A_KIND.fullmatch(operation)
+        if not of_a_kind and operation not in self._others:
+            raise refusal(f"the operation {operation}")
+        check_request(operation, request)
+        if not of_a_kind:
+            return self._others[operation](request)
+        verb, kind = of_a_kind.groups()
+        return getattr(self, f"_{verb.lower()}")(KINDS[kind], request)
+
+    def create(self, kind: type[Job], request: Fields) -> Any:
+        """Start a job, or raise ServiceError."""
+        kind.check(request)
+        arn = _arn(kind, request)
+        with self._lock:
+            if arn in self._jobs or self._is_closed:
+                raise ServiceError(f"a job of this name exists already ({arn})", "ResourceInUse")
+            if kind is TrainingJob:
+                self._check_room(request["ResourceConfig"].get("InstanceType"))
+            job = self._jobs[arn] = kind(request, arn, self)
+            job.thread.start()
+        return job
+
+    def close(self) -> None:
+        """End every job, and start no other."""
+        with self._lock:
+            self._is_closed = True
+        for job in list(self._jobs.values()):
+            job.kill()
+        for job in list(self._jobs.values()):
+            job.thread.join()
+
+    def _create(self, kind: type[Job], request: Fields) -> Fields:
+        return {f"{kind.kind}Arn": self.create(kind, request).arn}
+
+    def _describe(self, kind: type[Job], request: Fields) -> Fields:
+        return self._find(_arn(kind, request)).record()
+
+    def _stop(self, kind: type[Job], request: Fields) -> Fields:
+        job = self._find(_arn(kind, request))
+        if job.ended:
+            raise ServiceError(f"{job.arn} cannot be stopped, it is in status {job.status}")
+        job.stop()
+        return {}
+
+    def _delete(self, kind: type[Job], request: Fields) -> Fields:
+        job = self._find(_arn(kind, request))
+        if not job.ended:
+            raise ServiceError(f"{job.arn} runs: stop it before it is deleted", "ResourceInUse")
+        self._jobs.pop(job.arn, None)
+        return {}
+
+    def _list(self, kind: type[Job], request: Fields) -> Fields:
+        return self._listed(kind.kind, self._records(kind), request, f"{kind.kind}Summaries")
+
+    def _list_children(self, request: Fields) -> Fields:
+        records = self._find(_arn(TuningJob, request)).summaries()
+        return self._listed("TrainingJob", records, request, "TrainingJobSummaries")
+
+    def _listed(self, kind: str, records: list[Fields], request: Fields, key: str) -> Fields:
+        filters = [{"Name": f"{kind}Name", "Operator": "Contains", "Value": request.get("NameContains", "")}]
+        if "StatusEquals" in request:
+            filters.append({"Name": f"{kind}Status", "Value": request["StatusEquals"]})
+        found = [record for record in records if all(_passes(record, **each) for each in filters)]
+        return self._page(key, found, {"SortOrder": "Ascending", **request})
+
+    def _search(self, request: Fields) -> Fields:
+        filters = request.get("SearchExpression", {}).get("Filters", [])
+        known = service_model().shape_for("TrainingJob").members
+        for name in [each["Name"] for each in filters]:
+            if name.partition(".")[0] not in known:
+                raise ServiceError(f"Unknown property name: {name!r}")
+        records = self._records(TrainingJob)
+        found = [record for record in records if all(_passes(record, **each) for each in filters)]
+        return self._page("Results", [{"TrainingJob": record} for record in found], request)
+
+    def _page(self, key: str, found: list[Fields], request: Fields) -> Fields:
+        """Return the page that a request asks for, and the token of the next one."""
+        entries = found if request.get("SortOrder") == "Ascending" else found[::-1]
+        entries = self._pages.get(request.get("NextToken"), entries)
+        size, token = request.get("MaxResults", 10), f"page-{len(self._pages)}"
+        if len(entries) <= size:
+            return {key: entries}
+        self._pages[token] = entries[size:]
+        return {key: entries[:size], "NextToken": token}
+
+    def _tag(self, request: Fields) -> Fields:
+        job = self._find(request["ResourceArn"])
+        job.tags = job.tags | {tag["Key"]: tag["Value"] for tag in request.get("Tags", [])}
+        return {"Tags": job.record()["Tags"]}
+
+    def _find(self, arn: str) -> Any:
+        if arn not in self._jobs:
+            raise ServiceError("Requested resource not found.")
+        return self._jobs[arn]
+
+    def _records(self, kind: type[Job]) -> list[Fields]:
+        return [job.record() for job in list(self._jobs.values()) if isinstance(job, kind)]
+
+    def _check_room(self, instance: str) -> None:
+        jobs, limit = self._jobs.values(), self.rehearsal.max_running_jobs
+        n_running = sum(not job.ended for job in jobs if isinstance(job, TrainingJob))
+        if limit is not None and n_running >= limit:
+            quota = f"'{instance} for training job usage' is {limit} Instances"
+            message = f"The account-level service limit {quota}, of which {n_running} are used."
+            raise ServiceError(message, "ResourceLimitExceeded")
+
+
+def _passes(record: Fields, Name: str, Operator: str = "Equals", Value: str = "") -> bool:
+    """Return whether a job meets a filter of Search."""
+    if Operator.startswith("Not"):
+        return not _passes(record, Name, Operator.removeprefix("Not"), Value)
+    first, _, rest = Name.partition(".")
+    found = record.get(first)
+    if first == "Tags":
+        found = {tag["Key"]: tag["Value"] for tag in found}
+    if rest:
+        found = (found or {}).get(rest)
+    if found is None or Operator == "Exists":
+        return found is not None
+    if Operator == "Contains":
+        return Value in str(found)
+    return str(found) in (Value.split(",") if Operator == "In" else [Value])
+
+
+def _arn(kind: type[Job], request: Fields) -> str:
+    word = {TrainingJob: "training-job", TuningJob: "hyper-parameter-tuning-job"}[kind]
+    return f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:{word}/{request[f'{kind.kind}Name']}"

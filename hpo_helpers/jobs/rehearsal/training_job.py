@@ -1,0 +1,166 @@
+"""The life of one training job: it fetches its data, runs its script and stores what that leaves."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import select
+import sys
+import tempfile
+import time
+from pathlib import Path
+from subprocess import PIPE, STDOUT, Popen
+from typing import Any
+
+from hpo_helpers.jobs.rehearsal.files import JobFailed, Store
+from hpo_helpers.jobs.rehearsal.job import ENDED, Job, now
+from hpo_helpers.jobs.rehearsal.log import JobLog
+from hpo_helpers.jobs.rehearsal.requests import Fields, check_training
+from hpo_helpers.jobs.rehearsal.script import Script, algorithm_error
+
+MONITOR = Path(__file__).with_name("monitor.py")
+A_DAY = 86400  #: how long a job may run that does not say
+LOOK_SECONDS = 0.05  #: how often a job that prints nothing looks whether it is to end
+READ_BYTES = 16384
+
+
+class TrainingJob(Job):
+    """One training job. Clients and switches are the rehearsal's."""
+
+    kind = "TrainingJob"
+    check = staticmethod(check_training)
+
+    def __init__(self, request: Fields, arn: str, operations: Any) -> None:
+        super().__init__(request, arn)
+        self._rehearsal = rehearsal = operations.rehearsal
+        self._store = Store(rehearsal.s3)
+        metrics = request["AlgorithmSpecification"].get("MetricDefinitions", [])
+        self.log = JobLog(rehearsal.logs, self.name, metrics)
+        self._checkpoints = request.get("CheckpointConfig", {}).get("S3Uri", "").rstrip("/")
+        self._failure = rehearsal.failures.pop(0) if rehearsal.failures else None
+        limits = request.get("StoppingCondition", {})
+        self._deadline = time.monotonic() + limits.get("MaxRuntimeInSeconds", A_DAY)
+        self._kill_at = math.inf
+        self._is_asked_to_end = self._is_over_time = False
+        self.move_to("Starting")
+
+    def kill(self) -> None:
+        self._kill_at = 0.0
+        self.stop()
+
+    def move_to(self, status: str, **fields: Any) -> None:
+        """Begin the next step, a SecondaryStatus; what is being stopped says so to its end."""
+        primary = "Stopped" if status == "MaxRuntimeExceeded" else status
+        with self.lock:
+            if self.stopping.is_set() and primary not in ENDED:
+                return
+            time, before = now(), self.fields.get("SecondaryStatusTransitions", [])
+            steps = [{"EndTime": time, **step} for step in before]
+            steps.append({"Status": status, "StartTime": time})
+            primary = primary if primary in (*ENDED, "Stopping") else "InProgress"
+            fields |= {"SecondaryStatus": status, "SecondaryStatusTransitions": steps}
+            super().move_to(primary, **fields)
+
+    def record(self) -> Fields:
+        printed = list(self.log.values.items())
+        last = [{"MetricName": name, "Value": values[-1]} for name, values in printed]
+        return super().record() | ({"FinalMetricDataList": last} if last else {})
+
+    def live(self) -> None:
+        fields: Fields = {}
+        try:
+            with tempfile.TemporaryDirectory("", "rehearsal-", None, True) as folder:
+                ending = self._run(Path(folder).resolve(), fields)
+        except Exception as error:  # a job always ends, and says why
+            known = isinstance(error, JobFailed)
+            fields["FailureReason"] = str(error) if known else f"InternalServerError: {error!r}"
+            ending = "Failed"
+        if start := self.fields.get("TrainingStartTime"):
+            end = now()
+            seconds = math.ceil((end - start).total_seconds())
+            fields |= dict.fromkeys(("TrainingTimeInSeconds", "BillableTimeInSeconds"), seconds)
+            fields["TrainingEndTime"] = end
+        self.move_to(ending, **fields)
+
+    def _run(self, folder: Path, fields: Fields) -> str:
+        """Go through all steps but the last one; return that, and the fields that come with it."""
+        if self._failure is not None:
+            raise JobFailed(self._failure)
+        self.move_to("Downloading", TrainingStartTime=now())
+        script = self._fetch(folder)
+        self.log.open()
+        monitor = _start_monitor(script)
+        self.move_to("Training")
+        exit_code = self._follow(monitor)
+        self.move_to("Uploading")
+        place = self.fields["OutputDataConfig"]["S3OutputPath"].rstrip("/") + f"/{self.name}/output"
+        if self._checkpoints:
+            self._store.upload(folder / "checkpoints", f"{self._checkpoints}/")
+        if any((folder / "output/data").iterdir()):
+            self._store.pack(folder / "output/data", f"{place}/output.tar.gz")
+        if exit_code != 0 and not self.stopping.is_set():
+            raise script.failure(exit_code, self.log.error())
+        self._store.pack(folder / "model", f"{place}/model.tar.gz")
+        fields["ModelArtifacts"] = {"S3ModelArtifacts": f"{place}/model.tar.gz"}
+        stopped = "MaxRuntimeExceeded" if self._is_over_time else "Stopped"
+        return stopped if self.stopping.is_set() else "Completed"
+
+    def _fetch(self, folder: Path) -> Script:
+        """Fetch everything that the script is to find."""
+        for name in ("code", "model", "input/data", "output/data", "checkpoints"):
+            (folder / name).mkdir(parents=True)
+        script = Script(self.fields, folder)
+        try:
+            for channel in self.fields.get("InputDataConfig", []):
+                uri = channel["DataSource"]["S3DataSource"]["S3Uri"]
+                if not self._store.download(uri, folder / "input/data" / channel["ChannelName"]):
+                    raise FileNotFoundError(f'No S3 objects found under S3 URL "{uri}".')
+            if self._checkpoints:
+                self._store.download(f"{self._checkpoints}/", folder / "checkpoints")
+            self._store.unpack(script.code_uri, script.code)
+        except Exception as error:  # no bucket, no object, no archive, a name that leads elsewhere
+            raise JobFailed(f"ClientError: Data download failed: {error}") from error
+        script.check()
+        return script
+
+    def _follow(self, monitor: Popen[bytes]) -> int:
+        """Pass on what the script prints until it has ended, and return its exit code."""
+        with monitor.stdin, monitor.stdout:
+            while (output := _read(monitor)) is not None:
+                self.log.write(output)
+                self._end_in_time(monitor)
+        self.log.write(b"\n")  # the last line need not have an end
+        return monitor.wait()
+
+    def _end_in_time(self, monitor: Popen[bytes]) -> None:
+        """Ask the script to end, or kill it, if it is time for that."""
+        moment = time.monotonic()
+        if moment > self._deadline and not self.stopping.is_set():
+            self._is_over_time = True
+            self.stop()
+        if self.stopping.is_set() and not self._is_asked_to_end:
+            self._is_asked_to_end = True
+            self._kill_at = min(self._kill_at, moment + self._rehearsal.stop_seconds)
+            with contextlib.suppress(BrokenPipeError):  # it has just ended
+                os.write(monitor.stdin.fileno(), b"s")
+        if moment > self._kill_at:
+            monitor.stdin.close()
+
+
+def _start_monitor(script: Script) -> Popen[bytes]:
+    command = [sys.executable, "-I", "-S", str(MONITOR), *script.command]
+    place = {"cwd": script.code, "env": script.environment, "start_new_session": True}
+    try:  # in a session of its own it is out of reach of the terminal's Ctrl-C
+        return Popen(command, stdin=PIPE, stdout=PIPE, stderr=STDOUT, **place)
+    except (OSError, ValueError) as error:  # a name or value that no environment can hold
+        raise algorithm_error(f"the script cannot be started: {error}") from error
+
+
+def _read(monitor: Popen[bytes]) -> bytes | None:
+    """Return what the script has printed, after a moment at most; None once it has ended."""
+    has_ended = monitor.poll() is not None
+    if select.select([monitor.stdout], [], [], LOOK_SECONDS)[0]:
+        return os.read(monitor.stdout.fileno(), READ_BYTES) or None
+    # Without its monitor, what a script has started may hold the output open.
+    return None if has_ended else b""
