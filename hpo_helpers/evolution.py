@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpo_helpers.jobs import Launcher
 from hpo_helpers.spaces import from_unit_cube
-from hpo_helpers.tuning import CLOCK_TOLERANCE, tune
+from hpo_helpers.tuning import tune
 
 if TYPE_CHECKING:
     from inspyred.ec import EvolutionaryComputation
@@ -58,7 +58,7 @@ def evolve(
     ValueError
         If neither `generations` nor `timeout` is given, or a multi-objective optimiser was given no `cost`.
     RuntimeError
-        If all trials of a generation failed. The message carries the last error.
+        If five trials in a row failed, over generations. The message carries the last error.
     """
     from inspyred import ec
 
@@ -80,7 +80,7 @@ def evolve(
 
     def is_over(population, num_generations, num_evaluations, args):
         ends = [trial.user_attrs.get("finished", 0) for trial in _trials(study)]
-        return len(evaluated) >= most or max(ends) >= (timeout or math.inf) - CLOCK_TOLERANCE
+        return len(evaluated) >= most or max(ends) >= (timeout or math.inf) - 1e-6
 
     optimiser.terminator = is_over
     rules = {"maximize": False, "bounder": ec.Bounder(0, 1), "max_generations": most}
@@ -159,9 +159,9 @@ def _trial_of(params, study):
 def _fitnesses(trials, cost, study):
     from inspyred.ec.emo import Pareto
 
-    if all(trial.state == TrialState.FAIL for trial in trials):
-        error = trials[-1].user_attrs.get("error")
-        raise RuntimeError(f"all trials of a generation failed, the last one with: {error}")
+    if [trial.state for trial in _trials(study)[-5:]] == [TrialState.FAIL] * 5:
+        error = _trials(study)[-1].user_attrs.get("error")
+        raise RuntimeError(f"five trials in a row failed, the last one with: {error}")
     sign = 1 if study.direction == optuna.study.StudyDirection.MINIMIZE else -1
     values = [math.inf if trial.value is None else sign * trial.value for trial in trials]
     if cost is None:
