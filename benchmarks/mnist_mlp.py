@@ -146,7 +146,7 @@ def search(method: str, seed: int, curves: pd.DataFrame) -> dict[str, Any]:
         "learning_rate": round(choice["learning_rate"], 6),
         "n_evaluations": n_evaluations,
         "n_distinct": len({tuple(trial.params.values()) for trial in study.trials}),
-        "epochs_spent": sum(trained_epochs(trial) for trial in study.trials),
+        "epochs_spent": sum(trial.last_step or 0 for trial in study.trials),
     }
 
 
@@ -179,7 +179,7 @@ def particle_swarm(seed: int, launcher: ReplayLauncher) -> Found:
 def paes(seed: int, launcher: ReplayLauncher) -> Found:
     from inspyred.ec.emo import PAES
 
-    return run_generations(PAES, seed, launcher, cost=trained_epochs, max_archive_size=30)
+    return run_generations(PAES, seed, launcher, cost=lambda trial: trial.last_step, max_archive_size=30)
 
 
 def run_generations(make: Callable, seed: int, launcher: ReplayLauncher, **settings) -> Found:
@@ -203,10 +203,6 @@ def multi_fidelity(seed: int, launcher: ReplayLauncher) -> Found:
     return study, len(study.trials)
 
 
-def trained_epochs(trial: optuna.trial.FrozenTrial) -> int:
-    return trial.last_step
-
-
 def best_job(study: optuna.Study) -> Choice:
     """Choose the job that ended with the lowest validation error, the first of them if several did."""
     trial = study.best_trial
@@ -215,7 +211,7 @@ def best_job(study: optuna.Study) -> Choice:
 
 def best_of_front(study: optuna.Study) -> Choice:
     """Choose from the Pareto front the lowest validation error: of equal ones, the shortest training."""
-    trial = min(study.trials, key=lambda trial: (trial.value, trained_epochs(trial)))
+    trial = min(study.trials, key=lambda trial: (trial.value, trial.last_step))
     return {**trial.params, "valid_error": trial.value}
 
 

@@ -41,22 +41,20 @@ def evolve(
     Parameters
     ----------
     study, space, launcher, epochs
-        As in `tune`; `space` is a dict. The study's sampler proposes nothing.
+        As in `tune`; `space` is a dict. The study's sampler proposes nothing. Failed trials are worst.
     optimiser
-        A new instance, with the seed of all: ``real_coded(inspyred.ec.GA(random.Random(0)))``.
+        A new one, with the seed of all: ``real_coded(inspyred.ec.GA(random.Random(0)))``.
     generations, timeout
-        End after so many generations, the first one (drawn at random) included, or when the study's clock reads
-        so many seconds. Give one or both.
+        End after so many generations, or when the study's clock reads so many seconds. Give one or both.
     cost
-        For multi-objective optimisers: a function of a finished trial, such as its seconds. Fitness is then the
-        pair of the study's value and this, which is always minimised. What failed is worse than all others.
+        For optimisers with two objectives: a function of a trial, such as its seconds, to be minimised too.
     settings
         Passed on to inspyred: ``pop_size=8``, ``num_elites=1``, ``neighborhood_size=5``.
 
     Raises
     ------
     ValueError
-        If neither `generations` nor `timeout` is given, or a multi-objective optimiser was given no `cost`.
+        If neither `generations` nor `timeout` is given, or two objectives lack a `cost`.
     RuntimeError
         If five trials in a row failed, over generations. The message carries the last error.
     """
@@ -68,6 +66,9 @@ def evolve(
         raise ValueError(f"{type(optimiser).__name__} weighs two objectives: give cost, a function of a trial")
     limits, evaluated = {"epochs": epochs, "timeout": timeout, "progress": False}, []
     most = generations or 1000  # no time passes while known configurations answer
+
+    def draw(random, args):
+        return [random.random() for _ in space]
 
     def evaluate(candidates, args):
         configurations = [decode(space, genes) for genes in candidates]
@@ -83,8 +84,8 @@ def evolve(
         return len(evaluated) >= most or max(ends) >= (timeout or math.inf) - 1e-6
 
     optimiser.terminator = is_over
-    rules = {"maximize": False, "bounder": ec.Bounder(0, 1), "max_generations": most}
-    optimiser.evolve(lambda random, args: [random.random() for _ in space], evaluate, **rules, **settings)
+    settings |= {"bounder": ec.Bounder(0, 1), "max_generations": most}
+    optimiser.evolve(draw, evaluate, maximize=False, **settings)
     return evaluated
 
 
@@ -95,7 +96,6 @@ def real_coded(optimiser: EvolutionaryComputation) -> EvolutionaryComputation:
     whole range. In their place come BLX-0.5, which draws each gene of a child around and between those of its
     parents (Eshelman and Schaffer, 1993), and Gaussian steps of a tenth of the range in every gene. A swarm's
     neighbourhoods become rings, so that ``neighborhood_size`` counts. Other operators stay.
-
     A genetic algorithm with small generations also needs ``num_elites=1``, or it forgets its best.
     """
     from inspyred.ec import variators
