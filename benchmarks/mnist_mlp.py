@@ -35,7 +35,7 @@ from optuna.samplers import RandomSampler, TPESampler
 
 from hpo_helpers.comparing import paired_differences, reports
 from hpo_helpers.datasets import MNIST, load_mnist
-from hpo_helpers.evolution import evolve, pareto_front, real_coded, trained_epochs
+from hpo_helpers.evolution import evolve, real_coded
 from hpo_helpers.jobs.replay import ReplayLauncher
 from hpo_helpers.spaces import MNIST_MLP
 from hpo_helpers.train_mnist import train
@@ -146,7 +146,7 @@ def search(method: str, seed: int, curves: pd.DataFrame) -> dict[str, Any]:
         "learning_rate": round(choice["learning_rate"], 6),
         "n_evaluations": n_evaluations,
         "n_distinct": len({tuple(trial.params.values()) for trial in study.trials}),
-        "epochs_spent": sum(trained_epochs(trial) for trial in study.trials),
+        "epochs_spent": sum(trial.last_step or 0 for trial in study.trials),
     }
 
 
@@ -179,16 +179,16 @@ def particle_swarm(seed: int, launcher: ReplayLauncher) -> Found:
 def paes(seed: int, launcher: ReplayLauncher) -> Found:
     from inspyred.ec.emo import PAES
 
-    return run_generations(PAES, seed, launcher, cost=trained_epochs, max_archive_size=30)
+    return run_generations(PAES, seed, launcher, cost=lambda trial: trial.last_step, max_archive_size=30)
 
 
 def run_generations(make: Callable, seed: int, launcher: ReplayLauncher, **settings) -> Found:
     """Evolve; a configuration that comes again is evaluated again, but not trained again."""
     study = new_study(make.__name__, seed, RandomSampler(seed), NopPruner())
-    sizes = {"generations": N_GENERATIONS, "population_size": N_WORKERS}
+    sizes = {"generations": N_GENERATIONS, "pop_size": N_WORKERS}
     optimiser = real_coded(make(random.Random(seed)))
-    table = evolve(study, MNIST_MLP, launcher, optimiser, epochs=EPOCHS, **sizes, **settings, progress=False)
-    return study, len(table)
+    evaluated = evolve(study, MNIST_MLP, launcher, optimiser, epochs=EPOCHS, **sizes, **settings)
+    return study, sum(map(len, evaluated))
 
 
 def multi_fidelity(seed: int, launcher: ReplayLauncher) -> Found:
@@ -210,9 +210,9 @@ def best_job(study: optuna.Study) -> Choice:
 
 
 def best_of_front(study: optuna.Study) -> Choice:
-    """Choose from the Pareto front the configuration with the lowest validation error."""
-    best = pareto_front(study, trained_epochs).iloc[-1]
-    return {**study.trials[int(best["trial"])].params, "valid_error": best["value"]}
+    """Choose from the Pareto front the lowest validation error: of equal ones, the shortest training."""
+    trial = min(study.trials, key=lambda trial: (trial.value, trial.last_step))
+    return {**trial.params, "valid_error": trial.value}
 
 
 def incumbent(study: optuna.Study) -> Choice:

@@ -44,8 +44,8 @@ def by_inspyred(name: str, **settings) -> Search:
         from inspyred import ec, swarm
 
         optimiser = real_coded(getattr(swarm if name == "PSO" else ec, name)(Random(seed)))
-        limits = {"epochs": EPOCHS, "timeout": timeout, "progress": False}
-        evolve(study, MNIST_CNN, launcher, optimiser, population_size=POPULATION_SIZE, **limits, **settings)
+        limits = {"epochs": EPOCHS, "timeout": timeout, "pop_size": POPULATION_SIZE}
+        evolve(study, MNIST_CNN, launcher, optimiser, **limits, **settings)
 
     return search
 

@@ -8,10 +8,9 @@ random (the cut into folds, the sampler) takes the repetition's number as its se
 
 from __future__ import annotations
 
-import itertools
 import statistics
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +23,8 @@ from optuna.pruners import BasePruner, NopPruner, WilcoxonPruner
 from optuna.samplers import TPESampler
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import StratifiedKFold
 
-from hpo_helpers.crossval import FoldValues, make_folds
 from hpo_helpers.datasets import load_mnist
 
 PATH = Path(__file__).resolve().parent / "lesson_08_repetitions.csv.gz"
@@ -39,6 +38,7 @@ N_IMAGES = 200
 N_SUGGESTIONS = 20
 
 Data = tuple[np.ndarray, np.ndarray]  #: images and whether each shows a five
+Folds = Sequence[tuple[np.ndarray, np.ndarray]]  #: the rows that train, and those that validate
 
 
 def threes_and_fives() -> Data:
@@ -76,31 +76,25 @@ def auc(model: LogisticRegression, data: Data) -> float:
     return round(float(roc_auc_score(data[1], model.decision_function(data[0]))), 6)
 
 
-def evaluate(data: Data, fold_of: np.ndarray, params: dict[str, Any]) -> Iterator[float]:
+def cut(data: Data, k: int, seed: int) -> Folds:
+    """Cut images into k folds at random, each digit spread evenly over them."""
+    return list(StratifiedKFold(k, shuffle=True, random_state=seed).split(*data))
+
+
+def part(data: Data, rows: np.ndarray) -> Data:
+    return data[0][rows], data[1][rows]
+
+
+def evaluate(data: Data, folds: Folds, params: dict[str, Any]) -> Iterator[float]:
     """Yield the AUC of each fold."""
-    for fold in range(fold_of.max() + 1):
-        part, back = split(data, fold_of, fold)
-        yield auc(fit(*part, params), back)
-
-
-def split(data: Data, fold_of: np.ndarray, fold: int) -> tuple[Data, Data]:
-    """Return what a fold trains on, and what it holds back."""
-    back = fold_of == fold
-    return (data[0][~back], data[1][~back]), (data[0][back], data[1][back])
+    for training, validating in folds:
+        yield auc(fit(*part(data, training), params), part(data, validating))
 
 
 def tune(
-    data: Data,
-    fold_of: np.ndarray,
-    seed: int,
-    n_trials: int = N_SUGGESTIONS,
-    n_folds: int | None = None,
-    pruner: BasePruner | None = None,
+    data: Data, folds: Folds, seed: int, n_trials: int = N_SUGGESTIONS, pruner: BasePruner | None = None
 ) -> optuna.Study:
-    """Suggest, evaluate the folds, observe.
-
-    With `n_folds`, only the first ones are evaluated. A pruned trial is told the mean of the folds it had.
-    """
+    """Suggest, evaluate the folds, observe. A pruned trial is told the mean of the folds it had."""
     study = optuna.create_study(
         study_name=f"lesson-08-{seed}",
         direction="maximize",
@@ -110,33 +104,38 @@ def tune(
     for _ in range(n_trials):
         trial = study.ask(SPACE)
         values = []
-        for fold, value in enumerate(itertools.islice(evaluate(data, fold_of, trial.params), n_folds)):
+        for fold, value in enumerate(evaluate(data, folds, trial.params)):
             values.append(value)
             trial.report(value, fold)
-            if trial.should_prune():
+            if fold + 1 < len(folds) and trial.should_prune():
                 break
         study.tell(trial, statistics.fmean(values))
     return study
 
 
-def values_of(trial: optuna.trial.FrozenTrial) -> FoldValues:
+def values_of(trial: optuna.trial.FrozenTrial) -> list[float]:
     """Return what a trial's folds gave."""
-    return FoldValues(tuple(trial.intermediate_values.values()))
+    return list(trial.intermediate_values.values())
 
 
-def nested(data: Data, seed: int) -> FoldValues:
+def corrected_standard_error(values: Sequence[float]) -> float:
+    """Return the standard error of the mean as Nadeau and Bengio correct it, NaN for a single fold."""
+    return pd.Series(values).sem() * (1 + len(values) / max(len(values) - 1, 1)) ** 0.5
+
+
+def nested(data: Data, seed: int) -> list[float]:
     """Tune anew in each of 5 folds, by its training part alone, and evaluate on its validation part."""
-    values, fold_of = [], make_folds(data[1], 5, seed)
-    for fold in range(5):
-        part, back = split(data, fold_of, fold)
-        study = tune(part, make_folds(part[1], 5, seed), seed)
-        values.append(auc(fit(*part, study.best_params), back))
-    return FoldValues(tuple(values))
+    values = []
+    for training, validating in cut(data, 5, seed):
+        inner = part(data, training)
+        best = tune(inner, cut(inner, 5, seed), seed).best_params
+        values.append(auc(fit(*inner, best), part(data, validating)))
+    return values
 
 
 def simplest_within_one_standard_error(data: Data, study: optuna.Study) -> optuna.trial.FrozenTrial:
     """Return the trial with fewest weights of those less than a corrected standard error below the best."""
-    least = study.best_value - values_of(study.best_trial).corrected_standard_error
+    least = study.best_value - corrected_standard_error(values_of(study.best_trial))
     good = [trial for trial in study.trials if trial.value >= least]
     return min(good, key=lambda trial: (n_weights(fit(*data, trial.params)), -trial.value))
 
@@ -151,10 +150,10 @@ def repeat(seed: int) -> pd.DataFrame:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # of the pruner
     data, untouched = draw(seed)
-    five, ten = (make_folds(data[1], k, seed) for k in (5, 10))
+    five, ten = (cut(data, k, seed) for k in (5, 10))
     studies = {
         "5 folds": tune(data, five, seed),
-        "hold-out": tune(data, five, seed, n_trials=5 * N_SUGGESTIONS, n_folds=1),
+        "hold-out": tune(data, five[:1], seed, n_trials=5 * N_SUGGESTIONS),
         "5 folds, pruned": tune(data, five, seed, pruner=WilcoxonPruner()),
         "10 folds": tune(data, ten, seed),
         "10 folds, pruned": tune(data, ten, seed, pruner=WilcoxonPruner()),
@@ -164,7 +163,7 @@ def repeat(seed: int) -> pd.DataFrame:
     default = {"regularization_type": "l2", "regularization_amount": 1 / N_IMAGES}  # scikit-learn's C=1
     chosen["one standard error"] = simplest.params, values_of(simplest)
     chosen["nested"] = studies["5 folds"].best_params, nested(data, seed)
-    chosen["not tuned"] = default, FoldValues(tuple(evaluate(data, five, default)))
+    chosen["not tuned"] = default, list(evaluate(data, five, default))
     n_fits = {way: count_fits(study) for way, study in studies.items()}
     n_fits |= {"one standard error": n_fits["5 folds"], "nested": 5 * n_fits["5 folds"] + 5, "not tuned": 0}
     rows = []
@@ -179,14 +178,13 @@ def count_fits(study: optuna.Study) -> int:
     return sum(len(trial.intermediate_values) for trial in study.trials)
 
 
-def judge(data: Data, untouched: Data, params: dict[str, Any], values: FoldValues) -> dict[str, float]:
+def judge(data: Data, untouched: Data, params: dict[str, Any], values: Sequence[float]) -> dict[str, float]:
     """Return what the folds say of a configuration, and its AUC on untouched images, fitted to all the data."""
     model = fit(*data, params)
-    several = len(values.values) > 1
     return {
-        "estimate": values.mean,
-        "standard_error": values.standard_error if several else np.nan,
-        "corrected_standard_error": values.corrected_standard_error if several else np.nan,
+        "estimate": statistics.fmean(values),
+        "standard_error": pd.Series(values).sem(),
+        "corrected_standard_error": corrected_standard_error(values),
         "test_auc": auc(model, untouched),
         "weights": n_weights(model),
     }

@@ -6,7 +6,7 @@ import importlib.util
 import inspect
 import re
 import runpy
-import time
+from statistics import fmean
 
 import nbformat
 import numpy as np
@@ -18,13 +18,12 @@ from optuna.samplers import TPESampler
 from optuna.trial import TrialState
 from scipy.stats import wilcoxon
 
-from hpo_helpers.crossval import make_folds
 from hpo_helpers.datasets import load_table
 from hpo_helpers.jobs.local import LocalLauncher
-from hpo_helpers.journal import open_journal
 
 LESSON, SOLUTIONS = "08_cross_validation", "solutions/08_cross_validation_solutions"
-DEFINITIONS = ("imports", "style", "draw", "fit", "deal", "train", "truth", "observe", "workers", "nested")
+DEFINITIONS = ("imports", "style", "draw", "fit", "deal", "make-folds-code", "train", "errors", "truth", "observe")
+DEFINITIONS += ("nested",)
 
 
 def cells_of(name):
@@ -43,7 +42,7 @@ def lesson():
     for name in DEFINITIONS:
         source = CELLS[name].source
         # Of a cell that goes on to use what it defines, only the definitions.
-        uses_them = name in ("deal", "truth", "workers", "nested")
+        uses_them = name in ("deal", "make-folds-code", "errors", "truth", "nested")
         definitions = source.split("\n\n\n")[:-1] if uses_them else [source]
         exec("\n\n\n".join(definitions), names)
     return names
@@ -66,39 +65,38 @@ def mean_and_error(difference, digits=4):
 # Folds and their standard errors.
 
 
-@pytest.mark.parametrize("k", range(2, 11))
-def test_what_is_dealt_by_hand_is_stratified_and_leaves_nobody_over(lesson, k):
+@pytest.mark.parametrize("cut", ["deal", "assign_folds"])
+def test_the_folds_are_stratified_and_leave_nobody_over(lesson, cut):
     is_five = lesson["is_five"][lesson["few"]]
-    fold_of = lesson["deal"](is_five, k, seed=0)
-    for five in (0, 1):
-        sizes = np.bincount(fold_of[is_five == five], minlength=k)
-        assert sizes.sum() == 100 and np.ptp(sizes) <= 1
+    for k in range(2, 11):
+        fold_of = lesson[cut](is_five, k, seed=0)
+        assert np.ptp(np.bincount(fold_of)) <= 2
+        for five in (0, 1):
+            sizes = np.bincount(fold_of[is_five == five], minlength=k)
+            assert sizes.sum() == 100 and np.ptp(sizes) <= 1
 
 
-def test_the_truth_lies_halfway_between_the_two_standard_errors(lesson):
+def test_the_truth_lies_halfway_between_the_two_standard_errors():
     said = claimed(
         LESSON,
         r"The mean varies by ([\d.]+); the naive error says ([\d.]+), the corrected one ([\d.]+)\. .* "
         r"vary by more, about ([\d.]+) \(its variance",
     )
-    draws = [lesson["evaluate"](lesson["draw"](seed)[0], seed, usual()) for seed in range(100)]
-    truth = np.std([drawn.mean for drawn in draws], ddof=1)
-    naive = np.mean([drawn.standard_error for drawn in draws])
-    corrected = np.mean([drawn.corrected_standard_error for drawn in draws])
-    assert said == [round(error, 4) for error in (truth, naive, corrected, truth / np.sqrt(1 - 200 / 1000))]
+    found = re.findall(r"0\.\d{4}", comparison.printed(CELLS["truth"].outputs))
+    truth, wider, naive, corrected = map(float, found)
+    assert said == [truth, naive, corrected, wider]
+    assert wider == pytest.approx(truth / np.sqrt(1 - 200 / 1000), abs=1e-4)
     assert "the naive error is a fifth too small and the corrected one a fifth too large" in lesson_text(LESSON)
-    assert [naive / said[3], corrected / said[3]] == pytest.approx([0.8, 1.2], abs=0.03)
+    assert [naive / wider, corrected / wider] == pytest.approx([0.8, 1.2], abs=0.03)
 
 
 def test_with_five_folds_the_correction_is_by_half(lesson):
     assert "two folds share three quarters of their training images" in lesson_text(LESSON)
     (factor,) = claimed(LESSON, r"With 5 folds it is ([\d.]+) times as large")
-    found = lesson["evaluate"](lesson["few"], 0, usual())
-    assert found.corrected_standard_error / found.standard_error == pytest.approx(factor)
-
-
-def usual():
-    return {"regularization_type": "l2", "regularization_amount": 1 / 200}
+    values = (0.91, 0.95, 0.93, 0.96, 0.9)
+    naive, corrected = lesson["standard_errors"](values)
+    assert naive == pytest.approx(np.std(values, ddof=1) / np.sqrt(5))
+    assert corrected / naive == pytest.approx(factor)
 
 
 # The loop.
@@ -110,9 +108,9 @@ def study(lesson):
     study = optuna.create_study(study_name="lesson-08", direction="maximize", sampler=TPESampler(seed=0))
     for _ in range(20):
         trial = study.ask(lesson["SPACE"])
-        found = lesson["evaluate"](lesson["few"], 0, trial.params)
-        trial.set_user_attr("standard_error", found.corrected_standard_error)
-        study.tell(trial, found.mean)
+        values = lesson["evaluate"](lesson["few"], 0, trial.params)
+        trial.set_user_attr("standard_error", lesson["standard_errors"](values)[1])
+        study.tell(trial, fmean(values))
     return study
 
 
@@ -141,7 +139,7 @@ def test_at_the_right_end_of_l1_hardly_any_weight_is_left(lesson):
 def test_elsewhere_in_the_space_the_auc_goes_down_to_guessing(lesson):
     assert "elsewhere in this space the AUC goes down to 0.5" in lesson_text(LESSON)
     worst = {"regularization_type": "l1", "regularization_amount": 1.0}
-    assert lesson["evaluate"](lesson["few"], 0, worst).mean == 0.5
+    assert lesson["evaluate"](lesson["few"], 0, worst) == [0.5] * 5
 
 
 def test_the_recorded_first_repetition_is_the_one_that_the_lesson_runs(study, ways):
@@ -153,23 +151,6 @@ def test_the_recorded_first_repetition_is_the_one_that_the_lesson_runs(study, wa
     first = ways[ways["repetition"] == 0].set_index("way")
     assert f"Nested: {first.loc['nested', 'estimate']:.4f}" in printed["nested"]
     assert f"{first.loc['10 folds, pruned', 'fits']} folds instead of 200" in printed["pruner"]
-
-
-def test_workers_on_one_study_lose_no_trial_and_double_none(lesson, tmp_path):
-    path, n_workers, each = tmp_path / "study.journal", 3, 4
-    optuna.create_study(study_name="lesson-08-workers", direction="maximize", storage=open_journal(path))
-    with LocalLauncher(lesson["work"], n_workers, fixed={"path": path}, metric="trial") as launcher:
-        jobs = [launcher.submit({"seed": seed}, epochs=each) for seed in range(n_workers)]
-        while not all(job.finished for job in jobs):
-            time.sleep(0.1)
-        told = [report.value for job in jobs for report in job.new_reports()]
-    assert [job.error for job in jobs] == [None] * n_workers
-    trials = optuna.load_study(study_name="lesson-08-workers", storage=open_journal(path)).trials
-    assert sorted(told) == [trial.number for trial in trials] == list(range(n_workers * each))
-    assert {trial.state for trial in trials} == {TrialState.COMPLETE}
-    assert len({trial.params["regularization_amount"] for trial in trials}) == len(trials)
-    for trial in trials[::5]:
-        assert trial.value == lesson["evaluate"](lesson["few"], 0, trial.params).mean
 
 
 def test_a_failed_fold_is_written_down_with_the_trial(lesson):
@@ -265,16 +246,23 @@ def test_the_simplest_configuration_costs_a_little(ways):
     assert said == [weights["one standard error"], weights["5 folds"], *mean_and_error(cost)]
 
 
-def test_a_recorded_repetition_comes_out_again(ways):
+def test_some_of_a_recorded_repetition_comes_out_again(ways):
     script = runpy.run_path(str(NOTEBOOKS.parent / "data" / "record_lesson_08.py"))
     assert sorted(ways["repetition"].unique()) == list(script["REPETITIONS"])
-    anew = script["repeat"](4).set_index("way")
-    same = ways[ways["repetition"] == 4].set_index("way")
-    assert list(anew.index) == list(same.index)
-    assert (anew["regularization_type"] == same["regularization_type"]).all()
-    assert list(anew["fits"]) == list(same["fits"])
-    numbers = ["estimate", "standard_error", "corrected_standard_error", "test_auc"]
-    np.testing.assert_allclose(anew[numbers], same[numbers], atol=1e-4)
+    data, untouched = script["draw"](4)
+    folds = script["cut"](data, 5, 4)
+    studies = {"5 folds": script["tune"](data, folds, 4), "hold-out": script["tune"](data, folds[:1], 4, n_trials=100)}
+    for way, study in studies.items():
+        recorded = ways.query("repetition == 4 and way == @way").iloc[0]
+        values = script["values_of"](study.best_trial)
+        anew = script["judge"](data, untouched, study.best_params, values)
+        assert study.best_params["regularization_type"] == recorded["regularization_type"]
+        assert script["count_fits"](study) == recorded["fits"]
+        numbers = ["estimate", "standard_error", "corrected_standard_error", "test_auc"]
+        np.testing.assert_allclose([anew[name] for name in numbers], recorded[numbers].astype(float), atol=1e-4)
+    simplest = script["simplest_within_one_standard_error"](data, studies["5 folds"])
+    recorded = ways.query("repetition == 4 and way == 'one standard error'").iloc[0]
+    assert simplest.params["regularization_amount"] == pytest.approx(recorded["regularization_amount"], abs=1e-6)
 
 
 # The cloud.
@@ -331,8 +319,3 @@ def test_tuning_pays_in_noise():
         gain, error = claimed(SOLUTIONS, pattern)
         found = re.search(rf"^{name}: \+([\d.]+), standard error ([\d.]+), better in 8 of 8 draws$", text, re.MULTILINE)
         assert [gain, error] == [round(float(figure), 3) for figure in found.groups()]
-
-
-def test_the_folds_of_the_package_are_the_ones_that_the_lesson_says(lesson):
-    sizes = np.bincount(make_folds(lesson["is_five"][lesson["few"]], k=7, seed=0))
-    assert sizes.sum() == 200 and np.ptp(sizes) <= 1

@@ -33,8 +33,7 @@ MAY_KNOW = {
     "jobs.rehearsal": set(),
     "sweeps": {"jobs", "spaces", "plotting", "policies", "tuning"},
     "crossval": {"jobs"},
-    "dashboard": {"journal"},
-    "evolution": {"jobs", "resuming", "spaces", "tuning"},
+    "evolution": {"jobs", "spaces", "tuning"},
     "tuning": {"jobs", "progress", "resuming"},
     "__main__": {"datasets"},
 }
