@@ -43,7 +43,7 @@ def main(control_fd: int, names: list[str]) -> None:
         traceback.print_exc()  # shown by the launcher
     finally:
         server.end()
-        os._exit(exit_status)  # nothing of what was preloaded has a say in when this ends
+        os._exit(exit_status)  # nothing of what was preloaded has a say in it
 
 
 class ForkServer:
@@ -62,7 +62,7 @@ class ForkServer:
         self._waker.setblocking(False)
         signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        # A fork of the launcher's process may hold the socket open after its death: ask for both.
+        # A fork of the launcher's process may hold the socket open: ask for both.
         while os.getppid() == self._parent:
             ready, _, _ = select.select([self._control, self._wake], [], [], PARENT_CHECK_SECONDS)
             if self._wake in ready:

@@ -31,7 +31,7 @@ def run_job(channel: socket.socket) -> None:
         for report in reports(job):
             send(channel, ("report", report))
         ending = ("completed", None)
-    except BaseException as error:  # SystemExit too: the launcher is told whatever was raised
+    except BaseException as error:  # SystemExit too: the launcher is told of all
         ending = ("failed", describe(error))
     send(channel, ending)
 
