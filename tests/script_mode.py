@@ -83,11 +83,7 @@ def _hyperparameters(program, values):
 #: Name -> hyperparameters, channels with their content types, and variables of the request.
 CASES = {
     "plain": (_hyperparameters("probe.py", {"epochs": 3}), {"training": None}, {}),
-    "awkward": (
-        _hyperparameters("probe.py", AWKWARD),
-        {},
-        {"MINE": "it's mine", "SM_MODEL_DIR": "/elsewhere"},
-    ),
+    "awkward": (_hyperparameters("probe.py", AWKWARD), {}, {"MINE": "it's mine", "SM_MODEL_DIR": "/elsewhere"}),
     "settings": (
         {
             **_hyperparameters(
@@ -128,24 +124,12 @@ def _same_anywhere(name, value):
 
 def lay_out(base, hyperparameters, channels):
     """Write what SageMaker lays into ``/opt/ml`` before it starts a container, the code unpacked."""
+    hosts = {"current_host": "algo-1", "hosts": ["algo-1"], "network_interface_name": "eth0"}
     group = {"instance_group_name": "homogeneousCluster", "instance_type": INSTANCE_TYPE, "hosts": ["algo-1"]}
-    resource = {
-        "current_host": "algo-1",
-        "current_instance_type": INSTANCE_TYPE,
-        "current_group_name": "homogeneousCluster",
-        "hosts": ["algo-1"],
-        "instance_groups": [group],
-        "network_interface_name": "eth0",
-    }
-    common = {
-        "TrainingInputMode": "File",
-        "S3DistributionType": "FullyReplicated",
-        "RecordWrapperType": "None",
-    }
-    inputs = {
-        name: {**common, **({"ContentType": content_type} if content_type else {})}
-        for name, content_type in channels.items()
-    }
+    current = {"current_instance_type": INSTANCE_TYPE, "current_group_name": "homogeneousCluster"}
+    resource = {**hosts, **current, "instance_groups": [group]}
+    common = {"TrainingInputMode": "File", "S3DistributionType": "FullyReplicated", "RecordWrapperType": "None"}
+    inputs = {name: {**common, **({"ContentType": kind} if kind else {})} for name, kind in channels.items()}
     contents = {"hyperparameters": hyperparameters, "resourceconfig": resource, "inputdataconfig": inputs}
     files = {f"input/config/{name}.json": json.dumps(content) for name, content in contents.items()}
     files |= {f"code/{name}": text for name, text in FILES.items()}
@@ -158,12 +142,8 @@ def lay_out(base, hyperparameters, channels):
 def run_toolkit(command, base, environment):
     """Run a command of the toolkit and return the names of the variables that are ours."""
     # In this mode alone does it not wait until "algo-1" can be resolved; it changes nothing else.
-    ours = {
-        "SAGEMAKER_BASE_DIR": str(base),
-        "SM_STUDIO_LOCAL_MODE": "true",
-        "PATH": os.defpath,
-        "LC_ALL": "C.UTF-8",
-    }
+    ours = {"SAGEMAKER_BASE_DIR": str(base), "SM_STUDIO_LOCAL_MODE": "true", "PATH": os.defpath}
+    ours["LC_ALL"] = "C.UTF-8"
     given = {**ours, **PLATFORM, **environment}
     subprocess.run(command, env=given, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return list(ours)
@@ -184,9 +164,8 @@ def record_failure(python, base):
     """Return what the toolkit says of a script that fails."""
     lay_out(base, _hyperparameters("failing.py", {"epochs": 3}), {})
     run_toolkit([python, "-c", RUN_FAILING], base, {})
-    return (
-        (base / "model" / "failure.txt").read_text().replace(str(base), "/opt/ml").replace(python, "PYTHON")
-    )
+    text = (base / "model" / "failure.txt").read_text()
+    return text.replace(str(base), "/opt/ml").replace(python, "PYTHON")
 
 
 def main(train):
@@ -194,9 +173,8 @@ def main(train):
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder).resolve()
         recorded = {case: record_case(train, base / case, case) for case in CASES}
-        recorded["failure"] = record_failure(
-            str(Path(train).absolute().with_name("python")), base / "failure"
-        )
+        python = str(Path(train).absolute().with_name("python"))
+        recorded["failure"] = record_failure(python, base / "failure")
     RECORDING.write_text(json.dumps(recorded, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 

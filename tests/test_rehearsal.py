@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
 import tarfile
-from pathlib import Path
 from types import SimpleNamespace
 
 import psutil
@@ -32,8 +30,6 @@ from rehearsal_jobs import (
     until,
 )
 
-import hpo_helpers
-from hpo_helpers.datasets import load_mnist, save_npz
 from hpo_helpers.jobs.rehearsal import Rehearsal
 
 EPOCHS = """
@@ -115,15 +111,6 @@ print("x" * 130_000); print("no end", end="")
     assert lines[5000:] == ["to the other stream", "\ufffd no text ü", "x" * 130_000, "no end"]
 
 
-def test_a_job_outlives_its_log_group(clients):
-    script = "import signal\nsignal.signal(signal.SIGTERM, lambda *_: print('two'))\nprint('one')\nsignal.pause()"
-    start(clients, "no-logs", script)
-    clients.logs.delete_log_group(logGroupName=LOG_GROUP)
-    assert stop(clients, "no-logs")["TrainingJobStatus"] == "Stopped"
-    assert run_job(clients, "logs-again")["TrainingJobStatus"] == "Completed"
-    assert log_lines(clients, "logs-again") == ["hello"]
-
-
 def test_lines_can_be_found_by_the_beginning_of_a_streams_name(clients):
     for name in ("found", "found-not"):
         run_job(clients, name, f"print('of {name}')")
@@ -186,32 +173,6 @@ time.sleep(600)
         assert log_lines(clients, name)[0] == found
 
 
-def test_train_mnist_runs_as_it_is(clients, tmp_path):
-    package = Path(hpo_helpers.__file__).parent
-    files = {"train.py": "train_mnist.py", "mxnet_compat.py": "mxnet_compat.py"}
-    script = {name: (package / source).read_text() for name, source in files.items()}
-    part = tuple((images[:40], labels[:40]) for images, labels in load_mnist())
-    save_npz(tmp_path / "mnist.npz", type(load_mnist())(*part))
-    clients.s3.upload_file(str(tmp_path / "mnist.npz"), BUCKET, "mnist/mnist.npz")
-    parameters = {"epochs": "2", "network": '"mlp"', "batch_size": "20"}
-    record = run_job(
-        clients,
-        "mnist",
-        script,
-        parameters=parameters | {"checkpoint": '"/opt/ml/checkpoints"'},
-        InputDataConfig=[channel("training", f"s3://{BUCKET}/mnist/")],
-        CheckpointConfig={"S3Uri": f"s3://{BUCKET}/mnist-checkpoints"},
-    )
-    assert record["TrainingJobStatus"] == "Completed", record["FailureReason"]
-    lines = [line for line in log_lines(clients, "mnist") if line.startswith("epoch=")]
-    assert [line.split()[0] for line in lines] == ["epoch=1", "epoch=2"]
-    last = float(re.search(r"valid_error=(\S+)", lines[-1])[1])
-    assert record["FinalMetricDataList"][0]["Value"] == pytest.approx(last)
-    assert list(unpacked(clients, record["ModelArtifacts"]["S3ModelArtifacts"])) == ["model.params"]
-    kept = clients.s3.list_objects_v2(Bucket=BUCKET, Prefix="mnist-checkpoints/")["Contents"]
-    assert [entry["Key"] for entry in kept] == ["mnist-checkpoints/checkpoint.npz"]
-
-
 # Jobs that fail
 
 
@@ -223,8 +184,7 @@ def test_a_failing_script_is_quoted_as_the_toolkit_does(clients):
         'ValueError: no such thing"\n'
         f'Command "{sys.executable} -- train.py", exit code: 1'
     )
-    assert "ModelArtifacts" not in record
-    assert "Traceback (most recent call last):" in log_lines(clients, "failing")
+    assert "ModelArtifacts" not in record and "Traceback (most recent call last):" in log_lines(clients, "failing")
 
 
 FAILURES = {
@@ -260,11 +220,6 @@ def test_missing_data_or_code_fail_the_job(clients):
         record = ended(clients, request["TrainingJobName"])
         assert record["FailureReason"].startswith("ClientError: Data download failed: ")
         assert reason in record["FailureReason"]
-
-
-def test_a_variable_that_no_process_can_have_fails_the_job(clients):
-    record = run_job(clients, "nul", parameters={"a=b": "1"})
-    assert "the script cannot be started: illegal environment variable name" in record["FailureReason"]
 
 
 # Stopping
@@ -415,12 +370,8 @@ def test_search_says_what_lists_and_descriptions_say(clients, listed):
 
 
 def test_search_refuses_what_it_cannot_answer(clients):
-    conditions = {
-        ("Colour", "Equals", "red"): "Unknown property name: 'Colour'",
-        ("CreationTime", "GreaterThan", "2020-01-01"): "does not support Search.SearchExpression.Filters.Operator",
-    }
-    for condition, words in conditions.items():
-        assert words in error_of(search, clients, condition)[1]
+    words = "does not support Search.SearchExpression.Filters.Operator='GreaterThan'"
+    assert words in error_of(search, clients, ("CreationTime", "GreaterThan", "2020-01-01"))[1]
     assert "'Endpoint'" in error_of(clients.sagemaker.search, Resource="Endpoint")[1]
 
 
@@ -538,7 +489,6 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background
 rehearsal = Rehearsal()
 print(json.dumps({"environment": rehearsal.environment, "role": rehearsal.role}), flush=True)
 sys.stdin.read()
-rehearsal.close()
 """
 
 
@@ -557,10 +507,10 @@ def gone(pid):
 
 @pytest.fixture
 def processes():
-    """Three processes with a rehearsal each, since this one has its own."""
+    """Two processes with a rehearsal each, since this one has its own."""
     command = [sys.executable, "-c", IN_A_PROCESS]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    processes = [subprocess.Popen(command, **pipes) for _ in range(3)]
+    processes = [subprocess.Popen(command, **pipes) for _ in range(2)]
     yield processes
     for process in processes:
         process.kill()
@@ -577,9 +527,8 @@ def test_nothing_keeps_running_after_the_end_of_a_rehearsal_however_it_ends(proc
         start(clients, "stubborn", STUBBORN)
         pids += pids_of(clients, "left")
         pids += [child.pid for child in psutil.Process(process.pid).children(recursive=True)]
-    assert len(pids) == 3 * (3 + 5) and not any(gone(pid) for pid in pids)
-    closed, interrupted, killed = processes
-    closed.stdin.close()
+    assert len(pids) == 2 * (3 + 5) and not any(gone(pid) for pid in pids)
+    interrupted, killed = processes
     interrupted.send_signal(signal.SIGINT)  # the block is never left, Python ends
     killed.kill()
     for process in processes:

@@ -13,19 +13,9 @@ import pytest
 
 from hpo_helpers.jobs.rehearsal import Rehearsal, connect
 
-VARIABLES = (
-    "AWS_ENDPOINT_URL",
-    "AWS_ACCESS_KEY_ID",
-    "AWS_SECRET_ACCESS_KEY",
-    "AWS_SESSION_TOKEN",
-    "AWS_PROFILE",
-    "AWS_DEFAULT_REGION",
-    "AWS_REGION",
-    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
-    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
-    "NO_PROXY",
-    "no_proxy",
-)
+VARIABLES = """AWS_ENDPOINT_URL AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN AWS_PROFILE
+    AWS_DEFAULT_REGION AWS_REGION AWS_CONTAINER_CREDENTIALS_RELATIVE_URI AWS_CONTAINER_CREDENTIALS_FULL_URI
+    NO_PROXY no_proxy""".split()
 
 
 @pytest.fixture(autouse=True)
@@ -46,6 +36,8 @@ def test_without_credentials_it_is_a_rehearsal_and_plain_boto3_leads_there():
     with pytest.raises(botocore.exceptions.NoRegionError):
         boto3.client("sagemaker")
     with connect() as place:
+        assert connect() is place
+        boto3.client("s3").create_bucket(Bucket="kept")
         assert str(place) == repr(place) == "rehearsal on this machine: nothing is billed"
         assert place.is_rehearsal and place.role == place.rehearsal.role
         assert boto3.client("sagemaker").list_training_jobs()["TrainingJobSummaries"] == []
@@ -54,17 +46,6 @@ def test_without_credentials_it_is_a_rehearsal_and_plain_boto3_leads_there():
     assert dict(os.environ) == before
     with pytest.raises(botocore.exceptions.NoRegionError):
         boto3.client("sagemaker")
-
-
-def test_called_again_it_is_the_same_place_and_after_its_end_a_new_one():
-    first = connect()
-    assert connect() is first
-    boto3.client("s3").create_bucket(Bucket="kept")
-    first.close()
-    first.close()
-    second = connect()
-    assert second is not first and boto3.client("s3").list_buckets()["Buckets"] == []
-    second.close()
 
 
 @pytest.mark.parametrize("name", ["NO_PROXY", "no_proxy"])
@@ -76,7 +57,7 @@ def test_what_the_variables_held_is_put_back_and_no_proxy_is_asked(monkeypatch, 
     with connect():
         assert os.environ["AWS_DEFAULT_REGION"] == "us-east-1"
         assert os.environ[name] == "example.org,127.0.0.1"
-        assert boto3.client("s3").list_buckets()["Buckets"] == []
+        assert boto3.client("s3").list_buckets()["Buckets"] == []  # nothing is left of an earlier one
     assert (os.environ["AWS_DEFAULT_REGION"], os.environ[name]) == ("eu-central-1", "example.org")
 
 

@@ -43,9 +43,7 @@ class Job:
                 self.move_to("Stopping")
                 self.stopping.set()
 
-    def kill(self) -> None:
-        """End it at once."""
-        self.stop()
+    kill = stop  #: at once
 
     def move_to(self, status: str, **fields: Any) -> None:
         """Set the status, and other fields."""

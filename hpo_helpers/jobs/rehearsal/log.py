@@ -11,7 +11,6 @@ from typing import Any
 GROUP = "/aws/sagemaker/TrainingJobs"
 #: A line that names an exception, with which the toolkit begins to quote what went wrong.
 ERROR = re.compile(r"\b(?:[A-Z]\w*(?:Error|Exception)|SystemExit|KeyboardInterrupt)\b")
-MOST_ERROR_LINES = 20
 
 
 class JobLog:
@@ -28,13 +27,9 @@ class JobLog:
 
     def open(self) -> None:
         """Make the log stream."""
-        errors = self._logs.exceptions
-        try:
-            self._logs.create_log_stream(**self._place)
-        except errors.ResourceNotFoundException:  # the group comes with the first job
-            with contextlib.suppress(errors.ResourceAlreadyExistsException):
-                self._logs.create_log_group(logGroupName=GROUP)
-            self._logs.create_log_stream(**self._place)
+        with contextlib.suppress(self._logs.exceptions.ResourceAlreadyExistsException):
+            self._logs.create_log_group(logGroupName=GROUP)
+        self._logs.create_log_stream(**self._place)
 
     def write(self, output: bytes) -> None:
         """Take in what was read from the script; a line counts once it is whole."""
@@ -54,9 +49,8 @@ class JobLog:
         return "\n ".join(lines).strip()
 
     def _read(self, line: str) -> None:
-        is_error = self._error_lines or ERROR.search(line)
-        if is_error and len(self._error_lines) < MOST_ERROR_LINES:
-            self._error_lines.append(line)
+        if self._error_lines or ERROR.search(line):
+            self._error_lines = [*self._error_lines, line][:20]
         for metric in self._metrics:
             found = re.search(metric["Regex"], line)
             with contextlib.suppress(ValueError, TypeError):  # no number, or no group

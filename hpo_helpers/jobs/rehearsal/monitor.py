@@ -33,8 +33,6 @@ def main(command: list[str]) -> None:
     _end_descendants(script)
     if exit_code >= 0:
         os._exit(exit_code)
-    if -exit_code != signal.SIGKILL:
-        signal.signal(-exit_code, signal.SIG_DFL)
     os.kill(os.getpid(), -exit_code)
 
 
@@ -67,24 +65,18 @@ def _watch(script: int, woken: int, rehearsal: int) -> int:
 
 def _end_descendants(script: int) -> None:
     """Kill what the script has left running; for seconds at most, as it may be another user's."""
+    children = f"/proc/self/task/{os.getpid()}/children"
     for _ in range(1000):
         with contextlib.suppress(OSError):
             os.killpg(script, signal.SIGKILL)
-        for child in _children():
-            with contextlib.suppress(OSError):
-                os.kill(child, signal.SIGKILL)
+        with contextlib.suppress(OSError), open(children) as file:  # there are such files on Linux
+            for child in file.read().split():
+                os.kill(int(child), signal.SIGKILL)
         try:
             if os.waitpid(-1, os.WNOHANG) == (0, 0):
                 time.sleep(0.002)
         except ChildProcessError:
             return
-
-
-def _children() -> list[int]:
-    with contextlib.suppress(OSError):  # outside Linux, what has left the script's group runs on
-        with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as file:
-            return [int(child) for child in file.read().split()]
-    return []
 
 
 def _prctl(option: int, value: int) -> None:

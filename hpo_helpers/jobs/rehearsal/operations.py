@@ -7,13 +7,7 @@ import threading
 from typing import Any
 
 from hpo_helpers.jobs.rehearsal.job import Job
-from hpo_helpers.jobs.rehearsal.requests import (
-    Fields,
-    ServiceError,
-    check_request,
-    refusal,
-    service_model,
-)
+from hpo_helpers.jobs.rehearsal.requests import Fields, ServiceError, check_request, refusal
 from hpo_helpers.jobs.rehearsal.training_job import TrainingJob
 from hpo_helpers.jobs.rehearsal.tuning_job import TuningJob
 
@@ -47,8 +41,12 @@ class Operations:
         check_request(operation, request)
         if not of_a_kind:
             return self._others[operation](request)
-        verb, kind = of_a_kind.groups()
-        return getattr(self, f"_{verb.lower()}")(KINDS[kind], request)
+        verb, name = of_a_kind.groups()
+        if verb == "Create":
+            return {f"{name}Arn": self.create(KINDS[name], request).arn}
+        if verb == "List":
+            return self._listed(name, self._records(KINDS[name]), request, f"{name}Summaries")
+        return getattr(self, f"_{verb.lower()}")(self._find(_arn(KINDS[name], request)))
 
     def create(self, kind: type[Job], request: Fields) -> Any:
         """Start a job, or raise ServiceError."""
@@ -72,46 +70,33 @@ class Operations:
         for job in list(self._jobs.values()):
             job.thread.join()
 
-    def _create(self, kind: type[Job], request: Fields) -> Fields:
-        return {f"{kind.kind}Arn": self.create(kind, request).arn}
+    def _describe(self, job: Job) -> Fields:
+        return job.record()
 
-    def _describe(self, kind: type[Job], request: Fields) -> Fields:
-        return self._find(_arn(kind, request)).record()
-
-    def _stop(self, kind: type[Job], request: Fields) -> Fields:
-        job = self._find(_arn(kind, request))
+    def _stop(self, job: Job) -> Fields:
         if job.ended:
             raise ServiceError(f"{job.arn} cannot be stopped, it is in status {job.status}")
         job.stop()
         return {}
 
-    def _delete(self, kind: type[Job], request: Fields) -> Fields:
-        job = self._find(_arn(kind, request))
+    def _delete(self, job: Job) -> Fields:
         if not job.ended:
             raise ServiceError(f"{job.arn} runs: stop it before it is deleted", "ResourceInUse")
         self._jobs.pop(job.arn, None)
         return {}
-
-    def _list(self, kind: type[Job], request: Fields) -> Fields:
-        return self._listed(kind.kind, self._records(kind), request, f"{kind.kind}Summaries")
 
     def _list_children(self, request: Fields) -> Fields:
         records = self._find(_arn(TuningJob, request)).summaries()
         return self._listed("TrainingJob", records, request, "TrainingJobSummaries")
 
     def _listed(self, kind: str, records: list[Fields], request: Fields, key: str) -> Fields:
-        filters = [{"Name": f"{kind}Name", "Operator": "Contains", "Value": request.get("NameContains", "")}]
-        if "StatusEquals" in request:
-            filters.append({"Name": f"{kind}Status", "Value": request["StatusEquals"]})
-        found = [record for record in records if all(_passes(record, **each) for each in filters)]
+        found = [each for each in records if request.get("NameContains", "") in each[f"{kind}Name"]]
+        if status := request.get("StatusEquals"):
+            found = [each for each in found if each[f"{kind}Status"] == status]
         return self._page(key, found, {"SortOrder": "Ascending", **request})
 
     def _search(self, request: Fields) -> Fields:
         filters = request.get("SearchExpression", {}).get("Filters", [])
-        known = service_model().shape_for("TrainingJob").members
-        for name in [each["Name"] for each in filters]:
-            if name.partition(".")[0] not in known:
-                raise ServiceError(f"Unknown property name: {name!r}")
         records = self._records(TrainingJob)
         found = [record for record in records if all(_passes(record, **each) for each in filters)]
         return self._page("Results", [{"TrainingJob": record} for record in found], request)
@@ -144,8 +129,7 @@ class Operations:
         n_running = sum(not job.ended for job in jobs if isinstance(job, TrainingJob))
         if limit is not None and n_running >= limit:
             quota = f"'{instance} for training job usage' is {limit} Instances"
-            message = f"The account-level service limit {quota}, of which {n_running} are used."
-            raise ServiceError(message, "ResourceLimitExceeded")
+            raise ServiceError(f"The account-level limit {quota}", "ResourceLimitExceeded")
 
 
 def _passes(record: Fields, Name: str, Operator: str = "Equals", Value: str = "") -> bool:

@@ -50,10 +50,9 @@ def _check_range(entry: dict[str, str], number: type) -> None:
         low, high = number(entry["MinValue"]), number(entry["MaxValue"])
     except ValueError as error:
         raise ServiceError(f"The bounds of {entry} are no numbers: {error}") from error
-    if not -math.inf < low <= high < math.inf:
-        raise ServiceError(f"MinValue must be at most MaxValue, got {entry}")
-    if entry["ScalingType"] == "Logarithmic" and low <= 0:
-        raise ServiceError(f"Logarithmic scaling needs values above 0, got {entry}")
+    lowest = 0 if entry["ScalingType"] == "Logarithmic" else -math.inf
+    if not lowest < low <= high < math.inf:
+        raise ServiceError(f"there must be {lowest} < MinValue <= MaxValue, got {entry}")
 
 
 def _draw(entry: dict[str, str], number: type, generator: random.Random) -> float:

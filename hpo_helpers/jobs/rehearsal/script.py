@@ -1,12 +1,12 @@
 """Script mode: the command and the environment in which a job's script runs.
 
-Both are what ``sagemaker-training`` 5.1.4, the toolkit inside Amazon's images, gives a script; its
-modules ``environment``, ``mapping`` and ``process`` are the source. The folder ``/opt/ml`` is
-another one here, and what describes a cluster of machines is left out.
+Both are what ``sagemaker-training`` 5.1.4, the toolkit inside Amazon's images, gives a script, but
+for what describes a cluster of machines. The folder ``/opt/ml`` is another one here.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -35,14 +35,12 @@ class Script:
         self._job = job
         self._folder = folder
         self.code = folder / "code"
-        given = {name: _decoded(text) for name, text in sorted(job["HyperParameters"].items())}
+        texts = sorted(job["HyperParameters"].items())
+        given = {name: _decoded(text, folder) for name, text in texts}
         self.code_uri = str(given["sagemaker_submit_directory"])
         self._program = str(given["sagemaker_program"])
-        self._own = {
-            name: _redirected(value, folder)
-            for name, value in given.items()
-            if not name.startswith(("sagemaker_", "_tuning_"))  # the toolkit's
-        }
+        toolkits = ("sagemaker_", "_tuning_")
+        self._own = {name: given[name] for name in given if not name.startswith(toolkits)}
         self.command = [sys.executable, "--", self._program]
         for name, value in self._own.items():
             self.command += [f"--{name}" if len(name) > 1 else f"-{name}", _argument(value)]
@@ -50,16 +48,15 @@ class Script:
     @property
     def environment(self) -> dict[str, str]:
         """All variables that it finds. A request cannot replace the toolkit's."""
-        region = self._job["TrainingJobArn"].split(":")[3]
+        arn = self._job["TrainingJobArn"]
         return {
             "PATH": os.environ.get("PATH", os.defpath),
             "HOME": str(self._folder),
             **IMAGE_ENVIRONMENT,
             **self._job.get("Environment", {}),
-            "AWS_REGION": region,
-            "AWS_DEFAULT_REGION": region,
+            **dict.fromkeys(("AWS_REGION", "AWS_DEFAULT_REGION"), arn.split(":")[3]),
             "TRAINING_JOB_NAME": self._job["TrainingJobName"],
-            "TRAINING_JOB_ARN": self._job["TrainingJobArn"],
+            "TRAINING_JOB_ARN": arn,
             "PYTHONPATH": str(self.code),
             **{f"SM_{name.upper()}": _text(value) for name, value in self._settings().items()},
         }
@@ -117,14 +114,10 @@ def _text(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
-def _decoded(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
-
-
-def _redirected(value: Any, folder: Path) -> Any:
-    if isinstance(value, str) and re.match("/opt/ml(/|$)", value):
-        return f"{folder}{value.removeprefix('/opt/ml')}"
-    return value
+def _decoded(text: str, folder: Path) -> Any:
+    """Return a hyperparameter as its JSON says, a path in ``/opt/ml`` as one in `folder`."""
+    with contextlib.suppress(ValueError):
+        text = json.loads(text)
+    if isinstance(text, str) and re.match("/opt/ml(/|$)", text):
+        return f"{folder}{text.removeprefix('/opt/ml')}"
+    return text

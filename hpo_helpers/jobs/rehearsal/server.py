@@ -44,9 +44,7 @@ def serve(key: str, answer: Answer) -> Any:
 
 class _Front:
     def __init__(self, key: str, answer: Answer, moto: Any) -> None:
-        self._key = key
-        self._answer = answer
-        self._moto = moto
+        self._key, self._answer, self._moto = key, answer, moto
         self._lock = threading.Lock()  # moto reads dicts that another thread may change
 
     def __call__(self, environ: Fields, start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -63,8 +61,9 @@ class _Front:
             with self._lock:
                 response = Response.from_app(self._moto, environ, buffered=True)
         if operation == "FilterLogEvents" and response.status_code == 200:
-            prefix = json.loads(body).get("logStreamNamePrefix", "")
-            response.set_data(_with_prefix(response.get_json(force=True), prefix))
+            prefix, page = json.loads(body).get("logStreamNamePrefix", ""), response.get_json(force=True)
+            named = [each for each in page["events"] if each["logStreamName"].startswith(prefix)]
+            response.set_data(json.dumps(page | {"events": named}))  # moto ignores the prefix
         return response(environ, start_response)
 
     def _answered(self, operation: str, body: bytes) -> tuple[str, int]:
@@ -75,9 +74,3 @@ class _Front:
         except Exception:  # boto3 tries it again, and shows the traceback in the end
             answer, status = {"__type": "InternalFailure", "message": traceback.format_exc()}, 500
         return json.dumps(answer, default=lambda time: time.timestamp()), status
-
-
-def _with_prefix(page: Fields, prefix: str) -> str:
-    """Return a page of events without those of other streams: moto ignores the prefix."""
-    events = [each for each in page["events"] if each["logStreamName"].startswith(prefix)]
-    return json.dumps(page | {"events": events})

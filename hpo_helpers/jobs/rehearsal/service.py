@@ -23,8 +23,6 @@ class Rehearsal:
 
     Attributes
     ----------
-    url
-        Where it is served.
     environment
         The variables by which boto3 finds it. They hold a key of this rehearsal alone.
     role

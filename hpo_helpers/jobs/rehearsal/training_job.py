@@ -73,9 +73,8 @@ class TrainingJob(Job):
             with tempfile.TemporaryDirectory("", "rehearsal-", None, True) as folder:
                 ending = self._run(Path(folder).resolve(), fields)
         except Exception as error:  # a job always ends, and says why
-            known = isinstance(error, JobFailed)
-            fields["FailureReason"] = str(error) if known else f"InternalServerError: {error!r}"
-            ending = "Failed"
+            reason = str(error) if isinstance(error, JobFailed) else f"InternalServerError: {error!r}"
+            ending, fields = "Failed", {"FailureReason": reason}
         if start := self.fields.get("TrainingStartTime"):
             end = now()
             seconds = math.ceil((end - start).total_seconds())
@@ -150,9 +149,9 @@ class TrainingJob(Job):
 
 def _start_monitor(script: Script) -> Popen[bytes]:
     command = [sys.executable, "-I", "-S", str(MONITOR), *script.command]
-    place = {"cwd": script.code, "env": script.environment, "start_new_session": True}
+    options = {"cwd": script.code, "env": script.environment, "stderr": STDOUT}
     try:  # in a session of its own it is out of reach of the terminal's Ctrl-C
-        return Popen(command, stdin=PIPE, stdout=PIPE, stderr=STDOUT, **place)
+        return Popen(command, stdin=PIPE, stdout=PIPE, start_new_session=True, **options)
     except (OSError, ValueError) as error:  # a name or value that no environment can hold
         raise algorithm_error(f"the script cannot be started: {error}") from error
 

@@ -12,6 +12,7 @@ from hpo_helpers.jobs.rehearsal.requests import Fields, ServiceError, check_requ
 from hpo_helpers.jobs.rehearsal.training_job import TrainingJob
 
 NEEDED = ("TrainingJobDefinition", "HyperParameterTuningJobObjective", "ParameterRanges")
+OBJECTIVES = ("Succeeded", "Pending", "Failed")
 OBJECTIVE = "FinalHyperParameterTuningJobObjectiveMetric"
 #: How the counters name what training jobs end as.
 ENDINGS = {"Completed": "Completed", "Stopped": "Stopped", "Failed": "NonRetryableError"}
@@ -40,9 +41,8 @@ class TuningJob(Job):
     def check(request: Fields) -> None:
         """Raise ServiceError unless a request is for a search that can be run."""
         given = request | request["HyperParameterTuningJobConfig"]
-        for name in NEEDED:
-            if not given.get(name):
-                raise ServiceError(f"A tuning job needs {name}")
+        if missing := [name for name in NEEDED if not given.get(name)]:
+            raise ServiceError(f"A tuning job needs {missing}")
         check_ranges(given["ParameterRanges"], given["ResourceLimits"], given["Strategy"])
         example = _child_request(request, "example", {})
         check_request("CreateTrainingJob", example)
@@ -57,8 +57,7 @@ class TuningJob(Job):
             worker.join()
         if self._best(self.summaries()) is None:
             self._failure = self._failure or NO_OBJECTIVE
-        ending = "Failed" if self._failure else "Completed"
-        ending = "Stopped" if self.stopping.is_set() else ending
+        ending = "Stopped" if self.stopping.is_set() else "Failed" if self._failure else "Completed"
         self.move_to(ending, FailureReason=self._failure, HyperParameterTuningEndTime=now())
 
     def stop(self) -> None:
@@ -70,10 +69,9 @@ class TuningJob(Job):
         found = self.summaries()
         ends = [ENDINGS.get(each["TrainingJobStatus"], "InProgress") for each in found]
         told = [each["ObjectiveStatus"] for each in found]
-        kinds = ("Succeeded", "Pending", "Failed")
         return super().record() | {
             "TrainingJobStatusCounters": {name: ends.count(name) for name in COUNTED},
-            "ObjectiveStatusCounters": {name: told.count(name) for name in kinds},
+            "ObjectiveStatusCounters": {name: told.count(name) for name in OBJECTIVES},
             "BestTrainingJob": self._best(found),
         }
 
@@ -104,10 +102,8 @@ class TuningJob(Job):
     def _summary(self, job: TrainingJob, tuned: dict[str, str]) -> Fields:
         summary = job.record() | {"TunedHyperParameters": tuned}
         printed = job.log.values.get(self._objective["MetricName"])
-        if not job.ended:
-            return summary | {"ObjectiveStatus": "Pending"}
-        if not printed or job.status == "Failed":
-            return summary | {"ObjectiveStatus": "Failed"}
+        if not job.ended or not printed or job.status == "Failed":
+            return summary | {"ObjectiveStatus": "Failed" if job.ended else "Pending"}
         final = {**self._objective, "Value": printed[-1]}
         return summary | {"ObjectiveStatus": "Succeeded", OBJECTIVE: final}
 
