@@ -35,8 +35,8 @@ def evolve(
 ) -> list[list[FrozenTrial]]:
     """Search with one of inspyred's optimisers; return each generation's trials, one for each evaluation.
 
-    A configuration that the study has finished is not trained again: its trial answers. So the same call after
-    an interruption, with a new optimiser of the same seed, goes on where the study stood.
+    A configuration that the study has finished is not trained again: its trial answers. So the same call
+    after an interruption, with a new optimiser of the same seed, goes on where the study stood.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ def evolve(
     if not generations and timeout is None:
         raise ValueError("give generations, timeout, or both: otherwise the search would never end")
     if isinstance(optimiser, (ec.emo.NSGA2, ec.emo.PAES)) and cost is None:
-        raise ValueError(f"{type(optimiser).__name__} weighs two objectives: give cost, a function of a trial")
+        raise ValueError(f"{type(optimiser).__name__} weighs two objectives: give cost=function")
     limits, evaluated = {"epochs": epochs, "timeout": timeout, "progress": False}, []
     most = generations or 1000  # no time passes while known configurations answer
 

@@ -156,16 +156,13 @@ def costs():
     return table.drop(["our LagPruner", "truncation, 20 %", "MedianPruner"])
 
 
-def test_who_saves_more_loses_more_winners(costs):
+def test_who_saves_more_loses_more_winners_which_costs_little_test_error(costs):
     assert "Who saves more, loses more" in lesson_text(LESSON)
     assert costs.sort_values("epochs")["lost"].is_monotonic_decreasing
     n_lost, n_draws = claimed(LESSON, r"spends a fifth of the epochs, and ended (\d+) winners of (\d+)")
     halving = costs.loc["SuccessiveHalvingPruner"]
     assert [n_lost, n_draws] == [halving["lost"], 20]
     assert halving["epochs"] / (27 * 27) == pytest.approx(0.2, abs=0.02)
-
-
-def test_a_lost_winner_costs_little_test_error(costs):
     assert "the test error of what is found hardly changes" in lesson_text(LESSON)
     assert (costs["error"] - costs.loc["no pruner", "error"]).abs().max() < 0.0015
 

@@ -11,11 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from claims import follows_a_model
-from optuna.trial import TrialState
 
-from hpo_helpers import datasets
 from hpo_helpers.datasets import MNIST, DataError, load_curves, load_table
-from hpo_helpers.jobs.replay import ReplayLauncher
 from hpo_helpers.spaces import MNIST_MLP
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "mnist_mlp.py"
@@ -103,13 +100,7 @@ def test_the_summary_is_the_mean_over_the_refitted_seeds(script, searches):
     assert found.loc["PSO", "test_accuracy"] == round(accuracy.mean(), 4)
     assert found.loc["PSO", "standard_error"] == round(accuracy.std() / len(accuracy) ** 0.5, 4)
     assert found.loc["PSO", "published"] == 0.9795 and np.isnan(found.loc["GA", "published"])
-
-    differences = script.differences(searches).set_index("method")
-    assert set(differences.index) == set(script.METHODS) - {script.MULTI_FIDELITY}
-    wide = searches.dropna().pivot(index="seed", columns="method", values="test_accuracy").mean()
-    by_hand = wide[script.MULTI_FIDELITY] - wide["PSO"]
-    assert differences.loc["PSO", "difference"] == pytest.approx(by_hand, abs=1e-5)
-    assert (differences["n_seeds"] == len(script.REFIT_SEEDS)).all()
+    assert set(script.differences(searches)["method"]) == set(script.METHODS) - {script.MULTI_FIDELITY}
 
 
 # The replay
@@ -128,25 +119,6 @@ def test_a_job_is_answered_by_the_nearest_learning_rate_under_one_of_its_seeds(s
             assert all(metrics["seconds"] == 1 and "test_error" not in metrics for metrics in curve)
             drawn.add(tuple(metrics["valid_error"] for metrics in curve))
     assert drawn == recorded and len(drawn) == 3
-
-
-def test_a_jobs_value_is_that_of_its_own_length(script, curves):
-    with ReplayLauncher(3, curves=script.NearestCurves(0, curves)) as launcher:
-        study, _ = script.random_search(0, launcher)
-    for trial in study.trials:
-        curve = script.NearestCurves(0, curves)({"learning_rate": trial.params["learning_rate"]})
-        assert trial.state == TrialState.COMPLETE and trial.last_step == trial.params["epochs"]
-        assert trial.value == curve[trial.params["epochs"] - 1]["valid_error"]
-
-
-def test_the_multi_fidelity_search_begins_with_the_default_and_takes_the_lowest_report(script, curves):
-    with ReplayLauncher(3, curves=script.NearestCurves(1, curves)) as launcher:
-        study, _ = script.multi_fidelity(1, launcher)
-    assert study.trials[0].params == {"learning_rate": 0.1}
-    values = [(value, epoch) for trial in study.trials for epoch, value in trial.intermediate_values.items()]
-    reported = [(value, epoch) for value, epoch in values if epoch >= 10]
-    choice = script.incumbent(study)
-    assert choice["valid_error"] == min(reported)[0] and (choice["valid_error"], choice["epochs"]) in reported
 
 
 # Training
@@ -182,35 +154,3 @@ def test_only_training_asks_for_the_images(script, searches, tmp_path, monkeypat
         with pytest.raises(DataError, match="HPO_HELPERS_MNIST names '.*nowhere'"):
             function()
     assert not list(tmp_path.iterdir())
-
-
-def test_an_interrupted_refit_goes_on(script, searches, tmp_path, monkeypatch):
-    """Seed by seed; what is done is not trained again."""
-    trained, interruptions = [], [9]
-
-    def train_all(name, runs, epochs, fixed, train):
-        for run in runs.to_dict("records"):
-            if len(trained) in interruptions:
-                raise KeyboardInterrupt
-            trained.append((run["configuration"], run["seed"]))
-            epochs = pd.DataFrame({"epoch": range(1, run["epochs"] + 1)})
-            yield pd.DataFrame([run]).merge(epochs.assign(valid_error=0.5, test_error=0.02), how="cross")
-
-    names = script.record_refits.__globals__
-    monkeypatch.setitem(names, "DATA", tmp_path)
-    monkeypatch.setitem(names, "load_mnist", lambda full: None)
-    monkeypatch.setitem(names, "train_all", train_all)
-    with pytest.raises(KeyboardInterrupt):
-        script.record_refits(searches)
-    assert trained[:6] == [(number, 1000) for number in range(6)]
-    table = script.with_refits(searches.drop(columns="test_accuracy"), script.read_refits())
-    assert table["test_accuracy"].notna().sum() == 9
-    interruptions.clear()
-    refits = script.record_refits(searches)
-    assert len(set(trained)) == len(trained) == 60 == refits.groupby(["configuration", "seed"]).ngroups
-    assert [path.name for path in tmp_path.iterdir()] == ["mnist_70000_refits.csv.gz"]
-
-
-def test_the_tables_are_in_the_folder_that_a_package_finds():
-    for name in ("mnist_70000_curves", "mnist_70000_searches", "mnist_70000_refits"):
-        assert datasets._recording(f"{name}.csv.gz").exists()
