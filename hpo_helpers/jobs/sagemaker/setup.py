@@ -1,0 +1,62 @@
+"""The clients of boto3, and what AWS refuses, said so that one knows what to do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+NEEDS_BOTO3 = 'Amazon SageMaker needs boto3: run `pip install "hpo_helpers[aws]"`'
+
+#: Throttling, faults of the service and a lost network are tried again, ever slower.
+RETRIES = {"mode": "adaptive", "total_max_attempts": 8}
+
+#: A pattern of what boto3 says, and what helps. The first one found counts.
+ADVICE = {
+    r"credentials|[Tt]oken|InvalidAccessKey|Signature": "run `aws configure` or `aws sso login`",
+    r"specify a region": "set AWS_DEFAULT_REGION, for instance to eu-west-1",
+    r"PassRole": "grant yourself iam:PassRole, as notebooks/sagemaker_policy.json does",
+    r"404.*HeadBucket": "there is no such bucket: make it, or leave bucket= out",
+    r"403.*HeadBucket": "it is another account's, or you lack s3:ListBucket: set bucket=",
+    r"AccessDenied|403": "grant it, as notebooks/sagemaker_policy.json does",
+    r"LimitExceeded": "ask for more under Service Quotas, or set instance_type=",
+    r"(?i)assume role|role.*not exist": "set role= to one that SageMaker may assume",
+}
+
+
+class SageMakerError(RuntimeError):
+    """AWS refused, or cannot be reached; the message says what to grant or to set."""
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Turn what boto3 raises into a `SageMakerError` that says what helps."""
+    try:
+        yield
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in ("boto3", "botocore"):
+            raise
+        said = str(error)
+        found = [advice for pattern, advice in ADVICE.items() if re.search(pattern, said)]
+        raise SageMakerError(f"{said} ({found[0]})" if found else said) from error
+
+
+@explained()
+def connect() -> SimpleNamespace:
+    """Return clients of boto3, the region, the account, and the launchers' usual bucket.
+
+    ImportError if boto3 is missing, SageMakerError if it has no region or no credentials.
+    """
+    try:
+        import boto3
+        from botocore.config import Config
+    except ImportError as error:
+        raise ImportError(NEEDS_BOTO3) from error
+    session, config = boto3.session.Session(), Config(retries=RETRIES)
+    names = "sagemaker", "logs", "s3", "sts"
+    clients = {name: session.client(name, config=config) for name in names}
+    region, account = session.region_name, clients["sts"].get_caller_identity()["Account"]
+    # AWS's usual role may use a bucket with this word in its name.
+    bucket = f"sagemaker-hpo-{region}-{account}"
+    return SimpleNamespace(**clients, region=region, account=account, bucket=bucket)
