@@ -46,7 +46,7 @@ def aws(clients, monkeypatch, tmp_path):
     monkeypatch.setattr(launcher.orphans, "stop_orphans", lambda client, name: [])
     uploaded = "train_mnist.py", "s3://bucket/code.tar.gz", None
     monkeypatch.setattr(launcher.upload, "upload", lambda *arguments: uploaded)
-    for name in ("ASK_SECONDS", "NAP_SECONDS", "LATE_SECONDS"):
+    for name in ("ASK_SECONDS", "LATE_SECONDS"):
         monkeypatch.setattr(launcher, name, 0.0)
     stubs = SimpleNamespace(**{kind: Stubber(getattr(clients, kind)) for kind in ("sagemaker", "logs", "s3")})
     for stub in vars(stubs).values():
@@ -135,7 +135,7 @@ def test_a_denied_poll_ends_the_wait(aws, launched, job, service):
 
 def test_a_job_that_may_not_be_stopped_is_named(aws, launched, job):
     refuse(aws.sagemaker, "stop_training_job", "AccessDeniedException", "not authorized")
-    with pytest.raises(SageMakerError, match=f"could not stop these jobs, max_run will end them: {job.name} "):
+    with pytest.raises(SageMakerError, match=f"could not stop {job.name}, max_run will end them: "):
         launched.close()
 
 

@@ -1,4 +1,4 @@
-"""The launcher of Amazon SageMaker, real or rehearsed: boto3 alone knows the endpoint."""
+"""The launcher of Amazon SageMaker, real or rehearsed: boto3 alone knows."""
 
 from __future__ import annotations
 
@@ -17,32 +17,30 @@ from hpo_helpers.jobs.lines import parse_line
 from hpo_helpers.jobs.polling import PolledJob, PollingLauncher, check_fixed, positive
 from hpo_helpers.jobs.sagemaker import orphans, request, upload
 from hpo_helpers.jobs.sagemaker.setup import connect, explained
-from hpo_helpers.jobs.sagemaker.watch import read_lines
+from hpo_helpers.jobs.sagemaker.watch import Places, read_lines
 
-#: Seconds between two looks at a job, whichever: SageMaker bears a few a second.
+#: Seconds between two looks at a job: SageMaker bears a few a second.
 ASK_SECONDS = 0.3
-#: Seconds after its end for which the lines of a job may still be on their way.
+#: Seconds after the end of a job for which its lines may be on their way.
 LATE_SECONDS = 10.0
-#: Seconds until a job is tried again for which there was no quota, unless one ends before.
+#: Seconds until a job without quota is tried again, if none ends before.
 QUOTA_SECONDS = 30.0
-NAP_SECONDS = 0.1
 QUOTA_IS_USED_UP = r"\(ResourceLimitExceeded\)(?!.* is 0 Instances)"
 
 
 class SageMakerLauncher(PollingLauncher):
     """Train in jobs of Amazon SageMaker, one instance each.
 
-    The jobs run a script in AWS's MXNet image. Each line with the tuned metric in it is a
+    The jobs run a script in AWS's MXNet image. Each line with the tuned metric is a
     report, of all that the line has: ``epoch=3 valid_error=0.0520``.
 
-    What still runs is stopped when the ``with`` block is left, by whatever way, and when
-    the program ends. What a killed program left, the next launcher of that `name` stops.
+    What still runs is stopped when the ``with`` block is left, by whatever way, and
+    when the program ends. What a killed one left, the next launcher of its name stops.
 
     Parameters
     ----------
     script
-        A Python script that takes hyperparameters as ``--learning_rate 0.1 --epochs 27``;
-        by default, the package's own ``train_mnist.py``.
+        A Python script that takes ``--learning_rate 0.1``; by default ``train_mnist.py``.
     n_workers
         How many jobs may run at a time. A lower quota lowers it, with a warning.
     role
@@ -54,33 +52,31 @@ class SageMakerLauncher(PollingLauncher):
     metric
         The name of the metric that is tuned.
     data
-        A folder; ``SM_CHANNEL_TRAINING`` tells jobs where it is. By default the package's
-        script gets the 5,000 images of MNIST. What begins with a dot stays here.
+        A folder, in ``SM_CHANNEL_TRAINING``, less what begins with a dot. By default,
+        the package's script gets 5,000 images of MNIST.
     instance_type
         The kind of machine, as the price list names it.
     image_uri
-        The container image, of the same region; by default AWS's last one with MXNet.
+        The container image, of the same region; by default the last with MXNet.
     bucket
-        A bucket of S3; by default ``sagemaker-hpo-REGION-ACCOUNT``, made if missing.
+        Of S3; by default ``sagemaker-hpo-REGION-ACCOUNT``, made if missing.
     spot
         Whether to use spare machines: cheaper, an hour's wait at most, and they may be
-        taken away. ``--checkpoint FOLDER`` tells the script where to save what is to stay.
+        taken away. The script finds what it has saved in ``--checkpoint FOLDER``.
     max_run
-        Seconds of running after which SageMaker ends a job, which has failed then. It may
-        take up to 120 seconds more to save what it has.
+        Seconds after which SageMaker ends a job, which has failed then. It may take
+        120 seconds more to save what it has.
     max_jobs
-        How many jobs may be started. `n_workers` falls to 0 there, which ends `tune`.
+        How many jobs may be started: then `n_workers` is 0, which ends `tune`.
     price_per_hour
-        Price of an instance, to print the ceiling on spending before the first job.
+        Price of an instance, for the ceiling on spending that is printed.
     name
-        How jobs and objects in S3 are named at first. Give every notebook its own.
+        How the names of jobs begin. Give every notebook its own.
 
     Raises
     ------
-    ImportError, FileNotFoundError
-        If boto3, `script`, one of `dependencies` or `data` is missing.
-    ValueError
-        If `role` is no ARN, no job may have that `name`, or a number is out of range.
+    ImportError, FileNotFoundError, ValueError
+        If boto3 or a file is missing, or an argument makes no sense.
     SageMakerError
         If AWS refuses: the message says what to grant or to set.
     """
@@ -122,27 +118,27 @@ class SageMakerLauncher(PollingLauncher):
         uploading = functools.partial(upload.upload, *target, files, data)
         self._upload = functools.cache(uploading)  # at the first job
         image = image_uri or request.image_uri(self._clients.region, instance_type)
-        machine = {"InstanceType": instance_type, "InstanceCount": 1}
+        machine = {"InstanceType": instance_type, "InstanceCount": 1, "VolumeSizeInGB": 30}
         self._same = {  # in the request of every job
             "RoleArn": role,
             "AlgorithmSpecification": request.algorithm(image, metric),
             "OutputDataConfig": {"S3OutputPath": f"{self._place}/output"},
-            "ResourceConfig": {**machine, "VolumeSizeInGB": 30},
+            "ResourceConfig": machine,
             "StoppingCondition": limits,
             "Tags": orphans.tags_of_this_process(name),
         }
         self._n_started = 0
         self._turn_at = 0.0  # when to look at the next job
         self._billed: set[str] = set()  # names of jobs that may be running on AWS
-        # At the end of the program, or once nobody can reach a launcher.
         weakref.finalize(self, orphans.stop_all, self._clients.sagemaker, self._billed)
         if stopped := orphans.stop_orphans(self._clients.sagemaker, name):
             print(f"stopped what an earlier run left: {', '.join(stopped)}")
 
     @property
     def n_workers(self) -> int:
-        """How many jobs may run now, by what was asked for, quota and `max_jobs`."""
-        return min(self._n_workers, len(self._running) + self._max_jobs - self._n_started)
+        """How many jobs may run now, given the quota and `max_jobs`."""
+        n_left = self._max_jobs - self._n_started
+        return min(self._n_workers, len(self._running) + n_left)
 
     @n_workers.setter
     def n_workers(self, n_workers: int) -> None:
@@ -153,17 +149,13 @@ class SageMakerLauncher(PollingLauncher):
 
         If the quota is used up, it waits for its turn, and `n_workers` is lowered.
 
-        Raises
-        ------
-        RuntimeError
-            If all workers are taken, `max_jobs` were started, or it is closed.
-        TypeError, ValueError
-            If `epochs` is not positive, or JSON has no such hyperparameter.
-        SageMakerError
-            If AWS refuses.
+        RuntimeError if no worker is free, `max_jobs` were started, or it is closed;
+        TypeError or ValueError at parameters that no job takes; SageMakerError if AWS
+        refuses.
         """
         if self._n_started >= self._max_jobs:
-            raise RuntimeError(f"max_jobs={self._max_jobs} were started: make a new launcher")
+            message = f"max_jobs={self._max_jobs} were started"
+            raise RuntimeError(f"{message}: make a new launcher")
         self._check_free()
         job = SageMakerJob(self, next(self._ids), params, epochs)
         job._request = self.training_job(params, job.epochs, job.name)
@@ -178,8 +170,10 @@ class SageMakerLauncher(PollingLauncher):
             raise
         return job
 
-    def training_job(self, params: Mapping[str, Any], epochs: int, name: str) -> dict[str, Any]:
-        """Upload code and data; return the arguments of boto3's ``create_training_job``."""
+    def training_job(
+        self, params: Mapping[str, Any], epochs: int, name: str
+    ) -> dict[str, Any]:
+        """Upload code and data; return the arguments of ``create_training_job``."""
         script, code, data = self._upload()
         given = {**self._fixed, **params, "epochs": epochs}
         given = request.script_mode(script, code, given)
@@ -191,7 +185,7 @@ class SageMakerLauncher(PollingLauncher):
         return job
 
     def close(self) -> None:
-        """Stop what still runs; SageMakerError if AWS forbids it. It may be called twice."""
+        """Stop what still runs; SageMakerError if AWS forbids it. May be called twice."""
         self._closed = True
         for job in list(self._running.values()):
             job._silent = True
@@ -207,7 +201,7 @@ class SageMakerLauncher(PollingLauncher):
         try:
             sagemaker.create_training_job(**job._request)
         except sagemaker.exceptions.ClientError as error:
-            was_retried = error.response["ResponseMetadata"].get("RetryAttempts", 0) > 0
+            was_retried = error.response["ResponseMetadata"].get("RetryAttempts")
             if not was_retried:
                 self._billed.discard(job.name)
             if re.search(QUOTA_IS_USED_UP, str(error)):
@@ -229,14 +223,16 @@ class SageMakerLauncher(PollingLauncher):
         """Nap, and then look at the job whose turn it is, if it is time."""
         if self._closed:
             return
-        time.sleep(NAP_SECONDS if timeout is None else min(NAP_SECONDS, timeout))
+        time.sleep(ASK_SECONDS if timeout is None else min(ASK_SECONDS, timeout))
         now = time.monotonic()
         job = min(self._running.values(), key=lambda job: job._due, default=None)
         if job is not None and now >= max(job._due, self._turn_at):
             self._turn_at = now + ASK_SECONDS
             job._ask() if job._is_created else self._create(job)
 
-    def _let_go(self, job: SageMakerJob, status: JobStatus, error: str | None = None) -> None:
+    def _let_go(
+        self, job: SageMakerJob, status: JobStatus, error: str | None = None
+    ) -> None:
         job._status, job.error = status, error
         self._running.pop(job.id, None)
         if job.description:
@@ -246,19 +242,19 @@ class SageMakerLauncher(PollingLauncher):
 
 
 class SageMakerJob(PolledJob):
-    """A configuration in training on SageMaker; made by `SageMakerLauncher.submit`."""
+    """A configuration in training; made by `SageMakerLauncher.submit`."""
 
-    def __init__(self, launcher: Any, id: int, params: Mapping[str, Any], epochs: int) -> None:
-        super().__init__(launcher, id, params, epochs)
-        self.name = f"{launcher.run}-{id:03d}"  #: SageMaker's name of it
+    def __init__(self, launcher: SageMakerLauncher, *job: Any) -> None:
+        super().__init__(launcher, *job)
+        self.name = f"{launcher.run}-{self.id:03d}"  #: SageMaker's name of it
         self.description: dict[str, Any] = {}  #: what SageMaker said of its end
         self._clients = launcher._clients
         self._metric = launcher.metric
         self._request: dict[str, Any] = {}
         self._is_created = False
         self._due = self._over_at = 0.0
-        self._places: dict[str, dict[str, str]] = {}  # where to read on in its lines
-        self._epochs: dict[str, int] = {}  # by stream: a job started again counts again
+        self._places: Places = {}
+        self._epochs: dict[str, int] = {}  # by stream: restarted, it counts anew
         self._last_epoch = 0
         self._time = launcher.clock()  # of its last report, at first of its start
         self._failure: str | None = None  # found in what it printed
@@ -314,7 +310,7 @@ class SageMakerJob(PolledJob):
             return JobStatus.STOPPED, None
         error = self._failure or self.description.get("FailureReason")
         how = self.description["SecondaryStatus"]
-        if how.startswith("Max"):  # it ran, or waited for a spot instance, for too long
+        if how.startswith("Max"):  # it ran, or waited for a machine, too long
             error = f"SageMaker has ended it: {how}"
         status = JobStatus(self.description["TrainingJobStatus"].lower())
         return (JobStatus.FAILED if error else status), error

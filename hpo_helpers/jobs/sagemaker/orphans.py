@@ -1,4 +1,4 @@
-"""Jobs that a killed program left running: how the next one knows and stops them."""
+"""Jobs that a killed program left running, and how the next one stops them."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ NAME, OWNER, PROCESS = "hpo-helpers:name", "hpo-helpers:owner", "hpo-helpers:pro
 def tags_of_this_process(name: str) -> list[dict[str, str]]:
     """Return the tags that every job of a launcher carries.
 
-    The owner is a random word, kept in the user's cache folder: who shares an AWS account
-    with others, as a class does, never stops their jobs.
+    The owner is a random word in the user's cache folder: who shares an account with
+    others, as a class does, never stops their jobs.
     """
     process = f"{os.getpid()} {psutil.Process().create_time():.0f}"
     tags = {NAME: name, OWNER: _owner(), PROCESS: process}
@@ -33,38 +33,38 @@ def stop_orphans(sagemaker: Any, name: str) -> list[str]:
     tags = {f"Tags.{NAME}": name, f"Tags.{OWNER}": _owner()}
     jobs = search(sagemaker, "Equals", TrainingJobStatus="InProgress", **tags)
     names = sorted(job["TrainingJobName"] for job in jobs if not _is_alive(job))
-    return [name for name in names if stop_job(sagemaker, name)]
+    for job_name in names:
+        stop_job(sagemaker, job_name)
+    return names
 
 
 @explained()
-def stop_job(sagemaker: Any, job_name: str) -> bool:
-    """Stop a training job; return False if there is none that runs."""
+def stop_job(sagemaker: Any, job_name: str) -> None:
+    """Stop a training job, if it runs."""
     try:
         sagemaker.stop_training_job(TrainingJobName=job_name)
     except sagemaker.exceptions.ClientError as error:
-        if "(ValidationException)" not in str(error):  # it is not known, or has ended
+        if "(ValidationException)" not in str(error):  # not known, or ended
             raise
-        return False
-    return True
 
 
 def stop_all(sagemaker: Any, names: set[str]) -> None:
-    """Stop these jobs, and take out their names; SageMakerError if some cannot be stopped."""
-    failure, interruption = None, None
+    """Stop these jobs and forget their names; SageMakerError if that fails."""
+    failure = interruption = None
     for name in sorted(names):
         while name in names:
             try:
                 stop_job(sagemaker, name)
                 names.discard(name)
-            except KeyboardInterrupt as error:  # a second Ctrl-C must not leave jobs behind
+            except KeyboardInterrupt as error:  # leaves no job behind
                 interruption = error
             except SageMakerError as error:
                 failure = error
                 break
-    if failure is not None:
-        left = f"could not stop these jobs, max_run will end them: {', '.join(sorted(names))}"
-        raise SageMakerError(f"{left} ({failure})") from failure
-    if interruption is not None:
+    if failure:
+        left = f"could not stop {', '.join(sorted(names))}, max_run will end them"
+        raise SageMakerError(f"{left}: {failure}") from failure
+    if interruption:
         raise interruption
 
 
@@ -72,8 +72,9 @@ def _is_alive(job: dict[str, Any]) -> bool:
     tags = {tag["Key"]: tag["Value"] for tag in job["Tags"]}
     pid, started = tags[PROCESS].split()
     try:
-        # A later process may have that number; the wall clock may have been set since.
-        return abs(psutil.Process(int(pid)).create_time() - float(started)) <= 2
+        process = psutil.Process(int(pid))
+        # A later process may have that number; the clock may have been set since.
+        return abs(process.create_time() - float(started)) <= 2
     except psutil.NoSuchProcess:
         return False
 

@@ -1,4 +1,4 @@
-"""What training jobs leave on AWS: as a table of results, as a list, and nothing any more."""
+"""What training jobs leave on AWS: as a table, as a list, and nothing any more."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from hpo_helpers.jobs.lines import parse_line
 from hpo_helpers.jobs.sagemaker.request import checked
 from hpo_helpers.jobs.sagemaker.setup import connect, explained
-from hpo_helpers.jobs.sagemaker.watch import GROUP, STREAMS, listed, read_lines, search
+from hpo_helpers.jobs.sagemaker.watch import GROUP, STREAMS
+from hpo_helpers.jobs.sagemaker.watch import listed, read_lines, search
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +25,7 @@ TUNING_JOBS = (
 
 @explained()
 def jobs_from_logs(name: str, metric: str = "valid_error") -> pd.DataFrame:
-    """Return a table of training jobs, the metric being the last one that each has printed.
+    """Return a table of training jobs, with the last metric that each has printed.
 
     Parameters
     ----------
@@ -40,16 +41,17 @@ def jobs_from_logs(name: str, metric: str = "valid_error") -> pd.DataFrame:
         printed none), ``seconds`` of training, ``billable_seconds``, ``status``.
     """
     clients = connect()
-    names = listed(clients.sagemaker, *TRAINING_JOBS, NameContains=name)
+    describe = clients.sagemaker.describe_training_job
+    names = listed(clients.sagemaker, *TRAINING_JOBS, NameContains=name, MaxResults=100)
     names = [job for job in names if job.startswith(name)]
-    jobs = [clients.sagemaker.describe_training_job(TrainingJobName=job) for job in names]
+    jobs = [describe(TrainingJobName=job) for job in names]
     values = [_last(read_lines(clients.logs, job, {}), metric) for job in names]
     return _table(zip(jobs, values, strict=True), metric)
 
 
 @explained()
 def jobs_from_search(name: str, metric: str = "valid_error") -> pd.DataFrame:
-    """Return the table of `jobs_from_logs` from SageMaker's database, in calls for many jobs.
+    """Return the table of `jobs_from_logs`, a hundred jobs a call, from SageMaker Search.
 
     SageMaker has found the metric itself, by the job's metric definition.
     """
@@ -69,7 +71,7 @@ def list_created(name: str, bucket: str | None = None) -> pd.DataFrame:
     name
         The `name` of the launcher, with which all names begin.
     bucket
-        Its bucket; by default the default one, which is listed itself if it will be empty.
+        Its bucket; the default one is listed itself if it will be empty.
 
     Returns
     -------
@@ -81,16 +83,18 @@ def list_created(name: str, bucket: str | None = None) -> pd.DataFrame:
     clients, prefix = connect(), checked("name", name) + "-"
     place = bucket or clients.bucket
     stored = listed(clients.s3, *OBJECTS, Bucket=place, Prefix=f"{name}/")
-    rows = [("S3 object", f"s3://{place}/{found['Key']}", found["Size"]) for found in stored]
+    rows = [("S3 object", f"s3://{place}/{each['Key']}", each["Size"]) for each in stored]
     group = {"logGroupName": GROUP, "logStreamNamePrefix": prefix}
+    named = {"NameContains": prefix, "MaxResults": 100}
     names = {
         "log stream": listed(clients.logs, *STREAMS, **group),
-        "tuning job": listed(clients.sagemaker, *TUNING_JOBS, NameContains=prefix),
-        "training job": listed(clients.sagemaker, *TRAINING_JOBS, NameContains=prefix),
+        "tuning job": listed(clients.sagemaker, *TUNING_JOBS, **named),
+        "training job": listed(clients.sagemaker, *TRAINING_JOBS, **named),
     }
     found = [(kind, name, None) for kind in names for name in names[kind]]
     rows += [row for row in found if row[1].startswith(prefix)]
-    if bucket is None and 0 < len(stored) == len(listed(clients.s3, *OBJECTS, Bucket=place)):
+    n_all = len(listed(clients.s3, *OBJECTS, Bucket=place))
+    if bucket is None and 0 < len(stored) == n_all:
         rows.append(("bucket", place, None))
     return pd.DataFrame(rows, columns=["kind", "name", "bytes"])
 
@@ -113,7 +117,8 @@ def _delete(clients: Any, kind: str, name: str) -> None:
     elif kind == "log stream":
         clients.logs.delete_log_stream(logGroupName=GROUP, logStreamName=name)
     elif kind == "tuning job":
-        clients.sagemaker.delete_hyper_parameter_tuning_job(HyperParameterTuningJobName=name)
+        job = {"HyperParameterTuningJobName": name}
+        clients.sagemaker.delete_hyper_parameter_tuning_job(**job)
     elif kind == "training job":
         clients.sagemaker.delete_training_job(TrainingJobName=name)
     elif kind == "bucket":
@@ -127,7 +132,8 @@ def _last(lines: Iterable[tuple[str, float, str]], metric: str) -> float:
 
 
 def _final(job: dict[str, Any], metric: str) -> float:
-    values = {data["MetricName"]: data["Value"] for data in job.get("FinalMetricDataList", [])}
+    final = job.get("FinalMetricDataList", [])
+    values = {each["MetricName"]: each["Value"] for each in final}
     return values.get(metric, float("nan"))
 
 

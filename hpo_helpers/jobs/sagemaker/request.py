@@ -7,10 +7,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-#: The account whose registry holds AWS's images, and where it is another one. From the list
+#: The account whose registry holds AWS's images, and where it is another one, from
 #: `image_uri_config/mxnet.json` of the SageMaker Python SDK 2.232.2.
-REGISTRY = "763104351884"
 REGISTRIES = {
+    "us-east-1": "763104351884",  # and wherever none is named
     "af-south-1": "626614931356",
     "ap-east-1": "871362719292",
     "ap-northeast-3": "364406365360",
@@ -33,7 +33,7 @@ REGISTRIES = {
 #: What texts must look like, and the words for it.
 FORMS = {
     "role": (r"arn:aws[a-z-]*:iam::\d{12}:role/\S+", "an ARN, arn:aws:iam::ACCOUNT:role/NAME"),
-    # With the run and the number of a job, it stays under SageMaker's 63 characters.
+    # With the run and the number of a job, it has 63 characters at most.
     "name": (r"(?=.{1,40}$)[a-zA-Z0-9](-*[a-zA-Z0-9])*", "1 to 40 letters, digits, inner hyphens"),
     "script": (r"\w[\w.+-]*\.py", "a .py, named by letters, digits and ._+- only"),
 }
@@ -50,15 +50,15 @@ def checked(kind: str, value: Any) -> str:
 
 
 def image_uri(region: str, instance_type: str = "ml.m5.large") -> str:
-    """Return the address of AWS's last image with MXNet (1.9.0, Python 3.8) in a region."""
-    account = REGISTRIES.get(region, REGISTRY)
+    """Return the address of AWS's last image with MXNet (1.9.0, Python 3.8)."""
+    account = REGISTRIES.get(region, REGISTRIES["us-east-1"])
     host = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
     processor = "gpu" if re.match(r"ml\.[gp]\d", instance_type) else "cpu"
     return f"{account}.dkr.ecr.{region}.{host}/mxnet-training:1.9.0-{processor}-py38"
 
 
 def algorithm(image: str, metric: str) -> dict[str, Any]:
-    """Say what runs, and how to find the metric in lines such as ``valid_error=0.0520``."""
+    """Say what runs, and how to find the metric in lines: ``valid_error=0.0520``."""
     expression = rf"\b{re.escape(metric)}=([-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?)"
     return {
         "TrainingImage": image,
@@ -68,7 +68,7 @@ def algorithm(image: str, metric: str) -> dict[str, Any]:
 
 
 def script_mode(program: str, code: str, given: Mapping[str, Any]) -> dict[str, str]:
-    """Write the hyperparameters in JSON, with those that tell the container what to run."""
+    """Write all hyperparameters in JSON, and tell the container what to run."""
     own = {"sagemaker_program": program, "sagemaker_submit_directory": code}
     return {name: _encode(name, value) for name, value in {**given, **own}.items()}
 
@@ -89,16 +89,15 @@ def channel(data: str) -> list[dict[str, Any]]:
 
 
 def on_spot(job: dict[str, Any], checkpoints: str) -> dict[str, Any]:
-    """Ask for a spot instance, for an hour at most; checkpoints outlive it in S3."""
+    """Ask for a spot instance, for an hour at most, with checkpoints in S3."""
     max_run = job["StoppingCondition"]["MaxRuntimeInSeconds"]
-    limits = {"MaxRuntimeInSeconds": max_run, "MaxWaitTimeInSeconds": max_run + 3600}
-    place = {"checkpoint": json.dumps(CHECKPOINTS)}
-    return {
-        **job,
-        "HyperParameters": {**job["HyperParameters"], **place},
+    wait = {"MaxWaitTimeInSeconds": max_run + 3600}
+    folder = {"checkpoint": json.dumps(CHECKPOINTS)}
+    return job | {
         "EnableManagedSpotTraining": True,
         "CheckpointConfig": {"S3Uri": checkpoints, "LocalPath": CHECKPOINTS},
-        "StoppingCondition": limits,
+        "StoppingCondition": job["StoppingCondition"] | wait,
+        "HyperParameters": job["HyperParameters"] | folder,
     }
 
 

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 NEEDS_BOTO3 = 'Amazon SageMaker needs boto3: run `pip install "hpo_helpers[aws]"`'
 
-#: Throttling, faults of the service and a lost network are tried again, ever slower.
+#: Throttling, faults of the service and of the network are tried again.
 RETRIES = {"mode": "adaptive", "total_max_attempts": 8}
 
 #: A pattern of what boto3 says, and what helps. The first one found counts.
@@ -21,12 +21,12 @@ ADVICE = {
     r"403.*HeadBucket": "it is another account's, or you lack s3:ListBucket: set bucket=",
     r"AccessDenied|403": "grant it, as notebooks/sagemaker_policy.json does",
     r"LimitExceeded": "ask for more under Service Quotas, or set instance_type=",
-    r"(?i)assume role|role.*not exist": "set role= to one that SageMaker may assume",
+    r"assume role": "set role= to one that exists and SageMaker may assume",
 }
 
 
 class SageMakerError(RuntimeError):
-    """AWS refused, or cannot be reached; the message says what to grant or to set."""
+    """AWS refused, or cannot be reached; it says what to grant or to set."""
 
 
 @contextmanager
@@ -38,16 +38,13 @@ def explained() -> Iterator[None]:
         if type(error).__module__.partition(".")[0] not in ("boto3", "botocore"):
             raise
         said = str(error)
-        found = [advice for pattern, advice in ADVICE.items() if re.search(pattern, said)]
+        found = [ADVICE[pattern] for pattern in ADVICE if re.search(pattern, said)]
         raise SageMakerError(f"{said} ({found[0]})" if found else said) from error
 
 
 @explained()
 def connect() -> SimpleNamespace:
-    """Return clients of boto3, the region, the account, and the launchers' usual bucket.
-
-    ImportError if boto3 is missing, SageMakerError if it has no region or no credentials.
-    """
+    """Return clients of boto3, region, account, and the launchers' usual bucket."""
     try:
         import boto3
         from botocore.config import Config
@@ -56,7 +53,8 @@ def connect() -> SimpleNamespace:
     session, config = boto3.session.Session(), Config(retries=RETRIES)
     names = "sagemaker", "logs", "s3", "sts"
     clients = {name: session.client(name, config=config) for name in names}
-    region, account = session.region_name, clients["sts"].get_caller_identity()["Account"]
+    region = session.region_name
+    account = clients["sts"].get_caller_identity()["Account"]
     # AWS's usual role may use a bucket with this word in its name.
     bucket = f"sagemaker-hpo-{region}-{account}"
     return SimpleNamespace(**clients, region=region, account=account, bucket=bucket)

@@ -17,7 +17,7 @@ OWN_SCRIPT = Path(__file__).resolve().parents[2] / "train_mnist.py"
 
 
 def code_files(script: Any, dependencies: Sequence[Any], data: Any) -> list[Path]:
-    """Return the script, by default the package's, and what goes with it; all is there."""
+    """Return the script, by default the package's, and what goes with it."""
     if script is None:
         script = OWN_SCRIPT
         dependencies = [OWN_SCRIPT.with_name("mxnet_compat.py"), *dependencies]
@@ -38,18 +38,19 @@ def ensure_bucket(clients: Any, bucket: str) -> None:
     except clients.s3.exceptions.ClientError as error:
         if "(404)" not in str(error) or bucket != clients.bucket:
             raise
-        elsewhere = {"CreateBucketConfiguration": {"LocationConstraint": clients.region}}
-        place = {} if clients.region == "us-east-1" else elsewhere
-        clients.s3.create_bucket(Bucket=bucket, **place)
+        where = {"CreateBucketConfiguration": {"LocationConstraint": clients.region}}
+        where = {} if clients.region == "us-east-1" else where
+        clients.s3.create_bucket(Bucket=bucket, **where)
 
 
 @explained()
 def upload(
     clients: Any, bucket: str, name: str, run: str, files: Sequence[Path], data: Any
 ) -> tuple[str, str, str | None]:
-    """Upload code and data of one run; return the script's name, and the addresses."""
+    """Upload code and data of a run; return the script's name, and the addresses."""
     ensure_bucket(clients, bucket)
-    code = _upload_code(clients.s3, bucket, f"{name}/code/{run}/sourcedir.tar.gz", files)
+    key = f"{name}/code/{run}/sourcedir.tar.gz"
+    code = _upload_code(clients.s3, bucket, key, files)
     address, place = None, (clients.s3, bucket, f"{name}/data/{run}")
     if data is not None:
         address = _upload_folder(*place, Path(data))
