@@ -225,7 +225,7 @@ def test_a_request_is_what_sagemaker_takes(launched):
     assert re.findall(definition["Regex"], line) == ["5.2e-02"]
     assert re.findall(definition["Regex"], "my_valid_error=1") == []
     assert "EnableManagedSpotTraining" not in request and "InputDataConfig" not in request
-    with pytest.raises(TypeError, match="the hyperparameter 'x' must be a number, a string, a list or a dict, got"):
+    with pytest.raises(TypeError, match="x must be a number, a string, a list or a dict, got"):
         launched.submit({"x": object()}, 1)
 
 
@@ -280,7 +280,7 @@ def test_the_default_bucket_is_made_in_its_region_and_nobody_elses_is_used(aws, 
     aws.s3.add_response("create_bucket", {}, {"Bucket": BUCKET, **place})
     ensure_bucket(clients, BUCKET)
     aws.s3.add_client_error("head_bucket", "403", "Forbidden", http_status_code=403, expected_params=head)
-    with pytest.raises(SageMakerError, match="it is another account's, or you lack s3:ListBucket: set bucket="):
+    with pytest.raises(SageMakerError, match="another account's, or no s3:ListBucket: set bucket="):
         launcher.explained()(ensure_bucket)(clients, BUCKET)
     aws.s3.assert_no_pending_responses()
 

@@ -1,4 +1,4 @@
-"""The launcher of Amazon SageMaker, real or rehearsed: boto3 alone knows."""
+"""The launcher of Amazon SageMaker, real or rehearsed."""
 
 from __future__ import annotations
 
@@ -57,19 +57,19 @@ class SageMakerLauncher(PollingLauncher):
     instance_type
         The kind of machine, as the price list names it.
     image_uri
-        The container image, of the same region; by default the last with MXNet.
+        The container, of the same region; by default the last one with MXNet.
     bucket
         Of S3; by default ``sagemaker-hpo-REGION-ACCOUNT``, made if missing.
     spot
         Whether to use spare machines: cheaper, an hour's wait at most, and they may be
         taken away. The script finds what it has saved in ``--checkpoint FOLDER``.
     max_run
-        Seconds after which SageMaker ends a job, which has failed then. It may take
-        120 seconds more to save what it has.
+        Seconds of running after which a job has failed. It may take 120 more to save
+        what it has.
     max_jobs
         How many jobs may be started: then `n_workers` is 0, which ends `tune`.
     price_per_hour
-        Price of an instance, for the ceiling on spending that is printed.
+        Price of an instance, for the printed ceiling on spending.
     name
         How the names of jobs begin. Give every notebook its own.
 
@@ -115,11 +115,10 @@ class SageMakerLauncher(PollingLauncher):
         self.bucket = bucket or self._clients.bucket
         self._place = f"s3://{self.bucket}/{name}"
         target = self._clients, self.bucket, name, self.run
-        uploading = functools.partial(upload.upload, *target, files, data)
-        self._upload = functools.cache(uploading)  # at the first job
+        self._upload = functools.cache(lambda: upload.upload(*target, files, data))
         image = image_uri or request.image_uri(self._clients.region, instance_type)
         machine = {"InstanceType": instance_type, "InstanceCount": 1, "VolumeSizeInGB": 30}
-        self._same = {  # in the request of every job
+        self._same = {  # for every job
             "RoleArn": role,
             "AlgorithmSpecification": request.algorithm(image, metric),
             "OutputDataConfig": {"S3OutputPath": f"{self._place}/output"},
@@ -129,7 +128,7 @@ class SageMakerLauncher(PollingLauncher):
         }
         self._n_started = 0
         self._turn_at = 0.0  # when to look at the next job
-        self._billed: set[str] = set()  # names of jobs that may be running on AWS
+        self._billed: set[str] = set()  # jobs that may be running
         weakref.finalize(self, orphans.stop_all, self._clients.sagemaker, self._billed)
         if stopped := orphans.stop_orphans(self._clients.sagemaker, name):
             print(f"stopped what an earlier run left: {', '.join(stopped)}")
@@ -150,12 +149,11 @@ class SageMakerLauncher(PollingLauncher):
         If the quota is used up, it waits for its turn, and `n_workers` is lowered.
 
         RuntimeError if no worker is free, `max_jobs` were started, or it is closed;
-        TypeError or ValueError at parameters that no job takes; SageMakerError if AWS
-        refuses.
+        TypeError, ValueError or SageMakerError if no job can be like that.
         """
         if self._n_started >= self._max_jobs:
-            message = f"max_jobs={self._max_jobs} were started"
-            raise RuntimeError(f"{message}: make a new launcher")
+            limit = f"max_jobs={self._max_jobs}"
+            raise RuntimeError(f"{limit} were started: make a new launcher")
         self._check_free()
         job = SageMakerJob(self, next(self._ids), params, epochs)
         job._request = self.training_job(params, job.epochs, job.name)
@@ -170,10 +168,8 @@ class SageMakerLauncher(PollingLauncher):
             raise
         return job
 
-    def training_job(
-        self, params: Mapping[str, Any], epochs: int, name: str
-    ) -> dict[str, Any]:
-        """Upload code and data; return the arguments of ``create_training_job``."""
+    def training_job(self, params: Mapping[str, Any], epochs: int, name: str) -> dict:
+        """Upload what it needs; return the arguments of ``create_training_job``."""
         script, code, data = self._upload()
         given = {**self._fixed, **params, "epochs": epochs}
         given = request.script_mode(script, code, given)
@@ -190,7 +186,6 @@ class SageMakerLauncher(PollingLauncher):
         for job in list(self._running.values()):
             job._silent = True
             self._let_go(job, JobStatus.STOPPED)
-        # Not the finalizer, which would not run again if this failed.
         orphans.stop_all(self._clients.sagemaker, self._billed)
 
     @explained()
@@ -220,7 +215,7 @@ class SageMakerLauncher(PollingLauncher):
             self._n_workers = n_workers
 
     def _poll(self, timeout: float | None = 0) -> None:
-        """Nap, and then look at the job whose turn it is, if it is time."""
+        """Nap, and look at the job whose turn it is."""
         if self._closed:
             return
         time.sleep(ASK_SECONDS if timeout is None else min(ASK_SECONDS, timeout))
@@ -230,9 +225,7 @@ class SageMakerLauncher(PollingLauncher):
             self._turn_at = now + ASK_SECONDS
             job._ask() if job._is_created else self._create(job)
 
-    def _let_go(
-        self, job: SageMakerJob, status: JobStatus, error: str | None = None
-    ) -> None:
+    def _let_go(self, job: SageMakerJob, status: JobStatus, error: Any = None) -> None:
         job._status, job.error = status, error
         self._running.pop(job.id, None)
         if job.description:
@@ -242,7 +235,7 @@ class SageMakerLauncher(PollingLauncher):
 
 
 class SageMakerJob(PolledJob):
-    """A configuration in training; made by `SageMakerLauncher.submit`."""
+    """A configuration in training."""
 
     def __init__(self, launcher: SageMakerLauncher, *job: Any) -> None:
         super().__init__(launcher, *job)
@@ -255,9 +248,8 @@ class SageMakerJob(PolledJob):
         self._due = self._over_at = 0.0
         self._places: Places = {}
         self._epochs: dict[str, int] = {}  # by stream: restarted, it counts anew
-        self._last_epoch = 0
         self._time = launcher.clock()  # of its last report, at first of its start
-        self._failure: str | None = None  # found in what it printed
+        self._failure: str | None = None  # in what it printed
 
     def stop(self) -> None:
         """Tell SageMaker to end the job; its worker is free once it has."""
@@ -269,12 +261,12 @@ class SageMakerJob(PolledJob):
 
     @explained()
     def _ask(self) -> None:
-        """Take in what is new of it; its lines last, as none follows its end."""
+        """Take in what is new: its lines last, as none follows its end."""
         self._due = time.monotonic()
         sagemaker, logs = self._clients.sagemaker, self._clients.logs
         found = sagemaker.describe_training_job(TrainingJobName=self.name)
-        for stream, seconds, text in read_lines(logs, self.name, self._places):
-            metrics = parse_line(text)
+        for stream, seconds, line in read_lines(logs, self.name, self._places):
+            metrics = parse_line(line)
             if self._metric in metrics and not (self._failure or self._silent):
                 self._report(stream, seconds, metrics)
         if found["TrainingJobStatus"] not in ("Completed", "Failed", "Stopped"):
@@ -293,14 +285,16 @@ class SageMakerJob(PolledJob):
             self._failure = f"ValueError: {error}"
             orphans.stop_job(self._clients.sagemaker, self.name)
             return
-        self._epochs[stream] = report.epoch
-        if report.epoch > self._last_epoch:
-            self._last_epoch = report.epoch
+        if report.epoch > self._last_epoch():
             self._reports.append(report)
+        self._epochs[stream] = report.epoch
+
+    def _last_epoch(self) -> int:
+        return max(self._epochs.values(), default=0)
 
     def _may_say_more(self) -> bool:
-        """Whether it has ended well, and its last lines may be on their way."""
-        if self._silent or self._failure or self._last_epoch >= self.epochs:
+        """Whether its last lines may be on their way."""
+        if self._silent or self._failure or self._last_epoch() >= self.epochs:
             return False
         ended_well = self.description["TrainingJobStatus"] == "Completed"
         return ended_well and time.monotonic() < self._over_at + LATE_SECONDS
@@ -308,9 +302,9 @@ class SageMakerJob(PolledJob):
     def _outcome(self) -> tuple[JobStatus, str | None]:
         if self._silent:
             return JobStatus.STOPPED, None
-        error = self._failure or self.description.get("FailureReason")
-        how = self.description["SecondaryStatus"]
-        if how.startswith("Max"):  # it ran, or waited for a machine, too long
-            error = f"SageMaker has ended it: {how}"
-        status = JobStatus(self.description["TrainingJobStatus"].lower())
+        ended = self.description
+        error = self._failure or ended.get("FailureReason")
+        if ended["SecondaryStatus"].startswith("Max"):  # too long
+            error = f"SageMaker has ended it: {ended['SecondaryStatus']}"
+        status = JobStatus(ended["TrainingJobStatus"].lower())
         return (JobStatus.FAILED if error else status), error

@@ -49,14 +49,14 @@ def stop_job(sagemaker: Any, job_name: str) -> None:
 
 
 def stop_all(sagemaker: Any, names: set[str]) -> None:
-    """Stop these jobs and forget their names; SageMakerError if that fails."""
+    """Stop these jobs and forget their names; SageMakerError if one cannot be."""
     failure = interruption = None
     for name in sorted(names):
         while name in names:
             try:
                 stop_job(sagemaker, name)
                 names.discard(name)
-            except KeyboardInterrupt as error:  # leaves no job behind
+            except KeyboardInterrupt as error:  # a second Ctrl-C
                 interruption = error
             except SageMakerError as error:
                 failure = error

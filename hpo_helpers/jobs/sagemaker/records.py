@@ -37,8 +37,8 @@ def jobs_from_logs(name: str, metric: str = "valid_error") -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row a job, by name: ``name``, each hyperparameter, the metric (NaN if it has
-        printed none), ``seconds`` of training, ``billable_seconds``, ``status``.
+        One row a job: ``name``, hyperparameters, the metric (NaN if there is none),
+        ``seconds`` of training, ``billable_seconds``, ``status``; sorted by name.
     """
     clients = connect()
     describe = clients.sagemaker.describe_training_job
@@ -62,9 +62,7 @@ def jobs_from_search(name: str, metric: str = "valid_error") -> pd.DataFrame:
 
 @explained()
 def list_created(name: str, bucket: str | None = None) -> pd.DataFrame:
-    """List what jobs have left: their records, their lines, and objects in S3.
-
-    Jobs that were made by hand, and tuning jobs, are among them.
+    """List what jobs and tuning jobs have left: records, lines, and objects in S3.
 
     Parameters
     ----------
@@ -80,7 +78,7 @@ def list_created(name: str, bucket: str | None = None) -> pd.DataFrame:
     """
     import pandas as pd
 
-    clients, prefix = connect(), checked("name", name) + "-"
+    prefix, clients = checked("name", name) + "-", connect()
     place = bucket or clients.bucket
     stored = listed(clients.s3, *OBJECTS, Bucket=place, Prefix=f"{name}/")
     rows = [("S3 object", f"s3://{place}/{each['Key']}", each["Size"]) for each in stored]
@@ -133,8 +131,8 @@ def _last(lines: Iterable[tuple[str, float, str]], metric: str) -> float:
 
 def _final(job: dict[str, Any], metric: str) -> float:
     final = job.get("FinalMetricDataList", [])
-    values = {each["MetricName"]: each["Value"] for each in final}
-    return values.get(metric, float("nan"))
+    values = [each["Value"] for each in final if each["MetricName"] == metric]
+    return values[0] if values else float("nan")
 
 
 def _table(jobs: Iterable[tuple[dict[str, Any], float]], metric: str) -> pd.DataFrame:

@@ -32,9 +32,9 @@ REGISTRIES = {
 
 #: What texts must look like, and the words for it.
 FORMS = {
-    "role": (r"arn:aws[a-z-]*:iam::\d{12}:role/\S+", "an ARN, arn:aws:iam::ACCOUNT:role/NAME"),
+    "role": (r"arn:\S+:iam::\d{12}:role/\S+", "an ARN, arn:aws:iam::ACCOUNT:role/NAME"),
     # With the run and the number of a job, it has 63 characters at most.
-    "name": (r"(?=.{1,40}$)[a-zA-Z0-9](-*[a-zA-Z0-9])*", "1 to 40 letters, digits, inner hyphens"),
+    "name": (r"(?!-|.{41})(-*[a-zA-Z0-9])+", "1 to 40 letters, digits, inner hyphens"),
     "script": (r"\w[\w.+-]*\.py", "a .py, named by letters, digits and ._+- only"),
 }
 
@@ -78,8 +78,7 @@ def _encode(name: str, value: Any) -> str:
         return json.dumps(value, default=lambda scalar: scalar.item())  # NumPy's
     except (AttributeError, TypeError, ValueError):
         wanted = "a number, a string, a list or a dict"
-        message = f"the hyperparameter {name!r} must be {wanted}, got {value!r}"
-        raise TypeError(message) from None
+        raise TypeError(f"{name} must be {wanted}, got {value!r}") from None
 
 
 def channel(data: str) -> list[dict[str, Any]]:

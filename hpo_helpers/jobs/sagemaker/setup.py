@@ -11,27 +11,27 @@ NEEDS_BOTO3 = 'Amazon SageMaker needs boto3: run `pip install "hpo_helpers[aws]"
 
 #: Throttling, faults of the service and of the network are tried again.
 RETRIES = {"mode": "adaptive", "total_max_attempts": 8}
-
+LIKE_POLICY = "as notebooks/sagemaker_policy.json does"
 #: A pattern of what boto3 says, and what helps. The first one found counts.
 ADVICE = {
-    r"credentials|[Tt]oken|InvalidAccessKey|Signature": "run `aws configure` or `aws sso login`",
-    r"specify a region": "set AWS_DEFAULT_REGION, for instance to eu-west-1",
-    r"PassRole": "grant yourself iam:PassRole, as notebooks/sagemaker_policy.json does",
+    r"credentials|[Tt]oken|AccessKey|Signature": "run `aws configure` or `aws sso login`",
+    r"specify a region": "set AWS_DEFAULT_REGION, such as to eu-west-1",
+    r"PassRole": f"grant yourself iam:PassRole, {LIKE_POLICY}",
     r"404.*HeadBucket": "there is no such bucket: make it, or leave bucket= out",
-    r"403.*HeadBucket": "it is another account's, or you lack s3:ListBucket: set bucket=",
-    r"AccessDenied|403": "grant it, as notebooks/sagemaker_policy.json does",
+    r"403.*HeadBucket": "another account's, or no s3:ListBucket: set bucket=",
+    r"AccessDenied|403": f"grant it, {LIKE_POLICY}",
     r"LimitExceeded": "ask for more under Service Quotas, or set instance_type=",
-    r"assume role": "set role= to one that exists and SageMaker may assume",
+    r"assume role": "set role= to one that SageMaker may assume",
 }
 
 
 class SageMakerError(RuntimeError):
-    """AWS refused, or cannot be reached; it says what to grant or to set."""
+    """AWS refuses; the message says what to grant or to set."""
 
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Turn what boto3 raises into a `SageMakerError` that says what helps."""
+    """Turn what boto3 raises into a `SageMakerError`."""
     try:
         yield
     except Exception as error:
@@ -44,7 +44,7 @@ def explained() -> Iterator[None]:
 
 @explained()
 def connect() -> SimpleNamespace:
-    """Return clients of boto3, region, account, and the launchers' usual bucket."""
+    """Return clients of boto3, region, account, and the usual bucket."""
     try:
         import boto3
         from botocore.config import Config

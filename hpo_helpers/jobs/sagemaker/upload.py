@@ -47,7 +47,7 @@ def ensure_bucket(clients: Any, bucket: str) -> None:
 def upload(
     clients: Any, bucket: str, name: str, run: str, files: Sequence[Path], data: Any
 ) -> tuple[str, str, str | None]:
-    """Upload code and data of a run; return the script's name, and the addresses."""
+    """Upload code and data of a run; return the script's name and addresses."""
     ensure_bucket(clients, bucket)
     key = f"{name}/code/{run}/sourcedir.tar.gz"
     code = _upload_code(clients.s3, bucket, key, files)

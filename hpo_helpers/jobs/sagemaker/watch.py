@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,8 +18,7 @@ def listed(client: Any, operation: str, path: str, **where: Any) -> list[Any]:
     try:
         return [entry for entry in pages.search(path) if entry is not None]
     except client.exceptions.ClientError as error:
-        # The group of the lines appears with an account's first job.
-        if "NotFound" in str(error) or "NoSuchBucket" in str(error):
+        if re.search("NotFound|NoSuchBucket", str(error)):
             return []
         raise
 
