@@ -42,7 +42,8 @@ HALVING = """
     options = parser.parse_args()
     for epoch in range(1, options.epochs + 1):
         time.sleep(options.pause)
-        print(f"epoch={epoch} valid_error={options.learning_rate / epoch:.4f} test_error=0.5 kind=halving", flush=True)
+        error = f"valid_error={options.learning_rate / epoch:.4f}"
+        print(f"epoch={epoch} {error} test_error=0.5 kind=halving", flush=True)
 """
 HANGING = """
     import time
@@ -117,7 +118,7 @@ def assert_stopped(names):
 def test_every_epoch_is_reported_with_all_that_was_printed_and_the_time_when_it_was(launched):
     launcher = launched()
     before = launcher.clock()
-    job = launcher.submit({"learning_rate": 0.5, "pause": 0.3}, 3)
+    job = launcher.submit({"learning_rate": 0.5}, 3)
     wait_until(lambda: status_on_aws(job.name) == "Completed")  # and nobody asked
     read = launcher.clock()
     (reports,) = finish(launcher, job)
@@ -125,7 +126,7 @@ def test_every_epoch_is_reported_with_all_that_was_printed_and_the_time_when_it_
     assert [report.value for report in reports] == [0.5, 0.25, 0.1667]
     assert reports[2].metrics == {"epoch": 3, "valid_error": 0.1667, "test_error": 0.5, "kind": "halving"}
     times = [report.time for report in reports]
-    assert before <= times[0] and times[1] - times[0] == pytest.approx(0.3, abs=0.2) and times[2] <= read
+    assert before <= times[0] and times == sorted(times) and times[2] <= read
     assert (job.status, job.error, job.finished) == (JobStatus.COMPLETED, None, True)
     assert (job.id, job.epochs, job.name) == (0, 3, f"{launcher.run}-000") and job.new_reports() == []
     assert launcher.submit({"epochs": 2}, 5).epochs == 2
@@ -155,7 +156,7 @@ def test_submit_refuses_more_than_it_may_and_wait_refuses_to_wait_for_nothing(la
         launcher.submit({}, 1)
 
 
-def test_wait_has_a_timeout_and_a_stopped_job_delivers_nothing_more(launched):
+def test_a_running_job_is_waited_for_not_deleted_and_delivers_nothing_once_stopped(launched):
     launcher = launched(HANGING, n_workers=1)
     job = launcher.submit({}, 3)
     launcher.wait([job], PATIENCE)
@@ -164,6 +165,9 @@ def test_wait_has_a_timeout_and_a_stopped_job_delivers_nothing_more(launched):
     launcher.wait([job], 0.3)
     assert 0.3 <= time.monotonic() - start < 1.3
     assert (job.finished, job.status) == (False, JobStatus.RUNNING)
+    created = list_created(launcher.name)
+    with pytest.raises(SageMakerError, match="DeleteTrainingJob"):
+        delete_created(created[created["kind"] == "training job"])
     job.stop()
     job.stop()
     assert finish(launcher, job) == [[]]
@@ -202,8 +206,7 @@ def test_a_failed_job_says_why(launched, rehearsal):
 def test_a_job_that_takes_too_long_fails(launched):
     launcher = launched(HANGING, max_run=1)
     job = launcher.submit({}, 3)
-    ((report,),) = finish(launcher, job)
-    assert report.epoch == 1
+    finish(launcher, job)
     assert (job.status, job.error) == (JobStatus.FAILED, "SageMaker has ended it: MaxRuntimeExceeded")
 
 
@@ -211,7 +214,8 @@ def test_a_job_that_takes_too_long_fails(launched):
 
 
 def test_tune_prunes_by_stopping_jobs_and_both_tables_agree(launched):
-    launcher = launched(fixed={"pause": 0.3}, name="hpo-pruning", max_jobs=5)
+    hanging = "        time.sleep(1000 * (options.learning_rate > 0.3))\n"  # until it is pruned
+    launcher = launched(HALVING + hanging, fixed={"pause": 0.0}, name="hpo-pruning", max_jobs=5)
     rates = [0.01, 0.02, 0.5, 0.6]
     study = optuna.create_study(
         study_name="pruning",
@@ -219,15 +223,15 @@ def test_tune_prunes_by_stopping_jobs_and_both_tables_agree(launched):
         pruner=optuna.pruners.ThresholdPruner(upper=0.3),
     )
     space = {"learning_rate": FloatDistribution(0.01, 1.0)}
-    tune(study, space, launcher, epochs=6, n_trials=4, progress=False)
+    tune(study, space, launcher, epochs=3, n_trials=4, progress=False)
     states = {trial.params["learning_rate"]: trial.state for trial in study.trials}
     assert [states[rate] for rate in rates] == [TrialState.COMPLETE] * 2 + [TrialState.PRUNED] * 2
     table = jobs_from_logs("hpo-pruning")
-    names = ["name", "epochs", "learning_rate", "pause", "valid_error", "seconds", "billable_seconds", "status"]
-    assert list(table.columns) == names
+    names = "name epochs learning_rate pause valid_error seconds billable_seconds status"
+    assert list(table.columns) == names.split()
     table = table.set_index("learning_rate").loc[rates]
     assert list(table["status"]) == ["Completed"] * 2 + ["Stopped"] * 2
-    assert list(table["valid_error"])[:2] == [0.0017, 0.0033]
+    assert list(table["valid_error"]) == [0.0033, 0.0067, 0.5, 0.6]
     assert table.equals(jobs_from_search("hpo-pruning").set_index("learning_rate").loc[rates])
 
 
@@ -279,7 +283,7 @@ def test_the_ceiling_is_printed_before_the_first_job_and_kept(launched, capsys):
 def test_quota_that_is_used_up_lowers_n_workers_and_no_job_is_lost(launched, rehearsal, capsys):
     launcher = launched(n_workers=3, max_jobs=30, max_run=1200)
     rehearsal.max_running_jobs = 1
-    first = launcher.submit({"pause": 0.3}, 2)
+    first = launcher.submit({"pause": 1.0}, 2)
     assert capsys.readouterr().out == "at most 30 jobs x 1200 s = 10.00 instance-hours\n"
     with pytest.warns(UserWarning, match="lowered from 3 to 1, and hpo-.*-001 waits: .*quota") as caught:
         second = launcher.submit({}, 2)
@@ -401,7 +405,7 @@ def test_the_next_run_stops_what_a_killed_one_left_and_nothing_else(launched, tm
 
 # Files and keys.
 
-ODD = ["a b", "it's", 'say "x"', "$(touch harm)", "../../etc/passwd", "Zürich 数据 🎲", "-rf", "a\nb", "; exit 1", "\\"]
+ODD = ["a b", "it's", 'say "x"', "$(touch harm)", "../../etc", "Zürich 数据 🎲", "-rf", "a\nb", "; exit 1", "\\"]
 
 
 def test_odd_hyperparameters_arrive_as_they_are(launched):
@@ -530,11 +534,3 @@ def test_an_own_bucket_is_used_and_neither_made_nor_deleted(launched):
     launcher.training_job({}, 1, "hpo-x")
     created = list_created(launcher.name, bucket="my-own-bucket")
     assert list(created["kind"]) == ["S3 object"] and created["name"][0].startswith("s3://my-own-bucket/hpo-")
-
-
-def test_a_running_job_is_not_deleted(launched):
-    launcher = launched(HANGING)
-    launcher.submit({}, 3)
-    created = list_created(launcher.name)
-    with pytest.raises(SageMakerError, match="DeleteTrainingJob"):
-        delete_created(created[created["kind"] == "training job"])

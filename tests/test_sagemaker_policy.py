@@ -18,7 +18,8 @@ from hpo_helpers.jobs.rehearsal import Rehearsal
 from hpo_helpers.jobs.sagemaker import SageMakerError, SageMakerLauncher
 from hpo_helpers.jobs.sagemaker import delete_created, jobs_from_logs, jobs_from_search, list_created
 
-POLICY = json.loads((Path(__file__).parents[1] / "notebooks" / "sagemaker_policy.json").read_text(encoding="utf-8"))
+FILE = Path(__file__).parents[1] / "notebooks" / "sagemaker_policy.json"
+POLICY = json.loads(FILE.read_text(encoding="utf-8"))
 ROLE = "arn:aws:iam::123456789012:role/service-role/AmazonSageMaker-ExecutionRole-20261121"
 #: Permissions that are not called as the call is.
 ACTIONS = {"s3:HeadBucket": "s3:ListBucket", "s3:ListObjectsV2": "s3:ListBucket"}
@@ -100,7 +101,8 @@ def test_the_policy_allows_what_a_run_and_the_lesson_call_and_no_more(calls, tmp
     made = {call for call in calls if not call[0].startswith("sts:")}  # who may always ask who they are
     assert [call for call in sorted(made) if not is_allowed(*call)] == []
     called = {action for action, _ in made} | actions(lesson_code(LESSON)) | actions(lesson_code(SOLUTIONS))
-    assert {action for statement in POLICY["Statement"] for action in actions_in(statement)} == called | IMPLIED
+    allowed = {action for statement in POLICY["Statement"] for action in actions_in(statement)}
+    assert allowed == called | IMPLIED
     boto3.setup_default_session()
     created = boto3.client("iam").create_policy(PolicyName="hpo-lesson", PolicyDocument=json.dumps(POLICY))
     assert created["Policy"]["PolicyName"] == "hpo-lesson"
