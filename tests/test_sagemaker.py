@@ -340,34 +340,22 @@ PROGRAM = """
     script, name, role = sys.argv[1:]
     launcher = SageMakerLauncher(script, role=role, name=name)
     jobs = [launcher.submit({}, 3), launcher.submit({}, 3)]
-    launcher.wait(jobs)
     print("running", flush=True)
     time.sleep(1000)
 """
 
 
-def start_program(tmp_path, name, program=PROGRAM, **environment):
+def start_program(tmp_path, name):
     """Start a program with two jobs that hang, and return it."""
     script, path = tmp_path / "train.py", tmp_path / "program.py"
     script.write_text(textwrap.dedent(HANGING), encoding="utf-8")
-    path.write_text(textwrap.dedent(program), encoding="utf-8")
+    path.write_text(textwrap.dedent(PROGRAM), encoding="utf-8")
     return subprocess.Popen(
         [sys.executable, str(path), str(script), name, ROLE],
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY), **environment},
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
     )
-
-
-def wait_for(*programs):
-    """Return once the jobs of all programs run."""
-    for program in programs:
-        assert "running\n" in iter(program.stdout.readline, "")
-
-
-def kill(program):
-    program.kill()
-    program.wait()
 
 
 def jobs_named(name):
@@ -375,32 +363,29 @@ def jobs_named(name):
     return {job["TrainingJobName"]: job["TrainingJobStatus"] for job in jobs}
 
 
-def test_the_next_run_stops_what_a_killed_one_left_and_nothing_else(launched, tmp_path, monkeypatch, capsys):
-    another = {"HPO_HELPERS_CACHE": str(tmp_path / "another")}  # of the class, who share the account
-    killed, alive = start_program(tmp_path, "hpo-killed"), start_program(tmp_path, "hpo-alive")
-    theirs = start_program(tmp_path, "hpo-theirs", **another)
-    wait_for(killed, alive, theirs)
-    kill(killed)
-    kill(theirs)
-    try:
-        left = sorted(jobs_named("hpo-killed"))
-        assert len(left) == 2 and set(jobs_named("hpo-killed").values()) == {"InProgress"}
-        for name in ("hpo-alive", "hpo-theirs", "hpo-kill"):
-            launched(name=name)
-        assert capsys.readouterr().out == ""
+def test_an_interrupted_program_stops_its_jobs_and_the_next_run_what_a_killed_one_left(
+    launched, tmp_path, monkeypatch, capsys
+):
+    killed, interrupted = start_program(tmp_path, "hpo-killed"), start_program(tmp_path, "hpo-interrupted")
+    for program, end in [(killed, signal.SIGKILL), (interrupted, signal.SIGINT)]:
+        assert "running\n" in iter(program.stdout.readline, "")
+        program.send_signal(end)
+        assert program.wait(PATIENCE) != 0
+    assert_stopped(jobs_named("hpo-interrupted"))
+    left = sorted(jobs_named("hpo-killed"))
+    alive = launched(HANGING, name="hpo-alive").submit({}, 1)
+    capsys.readouterr()
+    for name in ("hpo-alive", "hpo-kill"):
+        launched(name=name)
+    with monkeypatch.context() as patch:  # of another who shares the account
+        patch.setenv("HPO_HELPERS_CACHE", str(tmp_path / "another"))
         launched(name="hpo-killed")
-        assert capsys.readouterr().out == f"stopped what an earlier run left: {', '.join(left)}\n"
-        assert_stopped(left)
-        others = jobs_named("hpo-alive") | jobs_named("hpo-theirs")
-        assert len(others) == 4 and set(others.values()) == {"InProgress"}
-        monkeypatch.setenv("HPO_HELPERS_CACHE", another["HPO_HELPERS_CACHE"])
-        launched(name="hpo-theirs")
-        assert_stopped(jobs_named("hpo-theirs"))
-        alive.send_signal(signal.SIGINT)
-        assert alive.wait(PATIENCE) != 0
-        assert_stopped(jobs_named("hpo-alive"))
-    finally:
-        kill(alive)
+    assert capsys.readouterr().out == ""
+    assert len(left) == 2 and set(jobs_named("hpo-killed").values()) == {"InProgress"}
+    launched(name="hpo-killed")
+    assert capsys.readouterr().out == f"stopped what an earlier run left: {', '.join(left)}\n"
+    assert_stopped(left)
+    assert status_on_aws(alive.name) == "InProgress"
 
 
 # Files and keys.
