@@ -1,10 +1,10 @@
 """Jobs on Amazon SageMaker, by boto3."""
 
-from hpo_helpers.jobs.sagemaker.cleaning import delete_created, list_created
-from hpo_helpers.jobs.sagemaker.errors import SageMakerError
 from hpo_helpers.jobs.sagemaker.launcher import SageMakerJob, SageMakerLauncher
+from hpo_helpers.jobs.sagemaker.records import delete_created, list_created
+from hpo_helpers.jobs.sagemaker.records import jobs_from_logs, jobs_from_search
 from hpo_helpers.jobs.sagemaker.request import image_uri
-from hpo_helpers.jobs.sagemaker.tables import jobs_from_logs, jobs_from_search
+from hpo_helpers.jobs.sagemaker.setup import SageMakerError
 
 __all__ = [
     "SageMakerError",

@@ -1,0 +1,58 @@
+"""What SageMaker knows of training jobs, and the lines that they print."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+Places = dict[str, dict[str, str]]  #: where to read on, by stream of lines
+
+GROUP = "/aws/sagemaker/TrainingJobs"
+STREAMS = "describe_log_streams", "logStreams[].logStreamName"
+
+
+def listed(client: Any, operation: str, path: str, **where: Any) -> list[Any]:
+    """Return what a JMESPath finds in all pages of a list, if there is any."""
+    pages = client.get_paginator(operation).paginate(**where)
+    try:
+        return [entry for entry in pages.search(path) if entry is not None]
+    except client.exceptions.ClientError as error:
+        if re.search("NotFound|NoSuchBucket", str(error)):
+            return []
+        raise
+
+
+def search(sagemaker: Any, operator: str, **values: str) -> list[dict[str, Any]]:
+    """Return the training jobs whose properties stand so to these values."""
+    filters = [
+        {"Name": name, "Operator": operator, "Value": value}
+        for name, value in values.items()
+    ]
+    where = {"Resource": "TrainingJob", "MaxResults": 100}
+    where["SearchExpression"] = {"Filters": filters}
+    return listed(sagemaker, "search", "Results[].TrainingJob", **where)
+
+
+def read_lines(
+    logs: Any, job: str, places: Places
+) -> Iterator[tuple[str, float, str]]:
+    """Yield the new lines of a job, each once: stream, seconds since 1970, text.
+
+    It has a stream for each time that it was started, as a spot instance may be taken
+    away. `places` is empty at first, and kept up to date.
+    """
+    streams = {"logGroupName": GROUP, "logStreamNamePrefix": f"{job}/"}
+    for stream in listed(logs, *STREAMS, **streams):
+        for event in _read_stream(logs, stream, places):
+            yield stream, event["timestamp"] / 1000, event["message"]
+
+
+def _read_stream(logs: Any, stream: str, places: Places) -> Iterator[dict[str, Any]]:
+    name, place = {"logGroupName": GROUP, "logStreamName": stream}, None
+    # A page may be empty and not the last: only at the end the token stays the same.
+    while place != places.get(stream, {}):
+        place = places.get(stream, {})
+        page = logs.get_log_events(**name, startFromHead=True, **place)
+        places[stream] = {"nextToken": page["nextForwardToken"]}
+        yield from page["events"]
