@@ -24,7 +24,7 @@ class RecordedCurves:
     """Answer for any configuration of a search space from its recorded neighbours.
 
     Between the levels of the grid, the logarithm of each metric is interpolated linearly on the scales
-    on which the hyperparameters are searched. ``data/README.md`` says how close that comes to training.
+    of the hyperparameters. ``data/README.md`` says how close that comes to training.
 
     Parameters
     ----------
@@ -84,10 +84,10 @@ class RecordedCurves:
 class NoisyCurves:
     """Recorded curves as another seed of the network could have given them.
 
-    A configuration's curve is multiplied by how far one training was from the mean of its configuration,
-    over all epochs and metrics, in ``load_curves("mnist_cnn_noise")``. It is drawn among those of the
-    configuration whose mean curve is nearest, by `seed` and the configuration alone: the same one always
-    gets the same curve.
+    A curve is multiplied by how far one training was from the mean of its configuration, over all
+    epochs and metrics, in ``load_curves("mnist_cnn_noise")``. It is drawn among those of the
+    configuration whose mean curve is nearest, by `seed` and the configuration alone: the same one
+    always gets the same curve.
 
     Parameters
     ----------

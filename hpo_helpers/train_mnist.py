@@ -49,7 +49,7 @@ def _import_mxnet():
 
 
 def build_network(network: str = "cnn", n_channels: int = 16, dropout: float = 0.5) -> Any:
-    """Return a network from images, shape (n, 1, 28, 28), to scores of digits, shape (n, 10).
+    """Return a network from images, shape (n, 1, 28, 28), to scores, shape (n, 10).
 
     ``"cnn"``: two convolutions of ``n_channels`` and twice as many channels, a pooling after each, and
     one hidden layer. ``"mlp"``: two hidden layers, 784-128-64-10. ``dropout`` is the share of a hidden
@@ -80,7 +80,7 @@ def build_network(network: str = "cnn", n_channels: int = 16, dropout: float = 0
 
 
 def batches(images: Any, labels: Any, batch_size: int, order: np.ndarray) -> Iterator[tuple[Any, Any]]:
-    """Yield batches of images and labels, MXNet arrays, in the order of a permutation of their rows.
+    """Yield batches of images and labels, MXNet arrays, by a permutation of their rows.
 
     All have one size: what remains is left out, and gets its turn in the next epoch's order. They are
     views of one shuffled copy, which costs less than a copy per batch.
@@ -168,7 +168,7 @@ def train(
     parts = load_data(data)
     n_train = len(parts[0][1])
     if batch_size > n_train:
-        raise ValueError(f"batch_size must be at most {n_train}, the training images, got {batch_size!r}")
+        raise ValueError(f"batch_size must be at most {n_train} (the training part), got {batch_size!r}")
     # A generator of its own does the work, so that the checks do not wait for the first iteration.
     return _epochs(hyperparameters, epochs, parts, checkpoint, model_dir)
 
@@ -276,7 +276,7 @@ def load_data(data: Any = None) -> list[Part]:
         data = os.environ.get("SM_CHANNEL_TRAINING") or _load_5000()
     parts = _read_folder(Path(data)) if isinstance(data, (str, os.PathLike)) else data
     if len(parts) != 3:
-        raise ValueError(f"data must be training, validation and test part, got {len(parts)} parts")
+        raise ValueError(f"data must be training, validation and test, got {len(parts)} parts")
     names = ("training", "validation", "test")
     return [_checked_part(name, *part) for name, part in zip(names, parts)]
 

@@ -251,7 +251,7 @@ def test_data_of_another_kind_are_refused(images, labels, said):
 
 
 def test_two_parts_and_a_folder_without_mnist_npz_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="training, validation and test part, got 2 parts"):
+    with pytest.raises(ValueError, match="training, validation and test, got 2 parts"):
         train(data=load_mnist()[:2])
     for folder in (tmp_path / "no", tmp_path):
         with pytest.raises(ValueError, match=f"must hold mnist.npz, got {re.escape(repr(str(folder)))}"):
