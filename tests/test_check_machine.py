@@ -156,14 +156,14 @@ def test_a_recording_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: p
     for path in recordings():
         shutil.copy(path, tmp_path)
     (tmp_path / "mnist_cnn_noise.csv.gz").write_bytes(b"damaged")
-    monkeypatch.setattr("hpo_helpers.datasets._recorded_folders", lambda: (tmp_path, tmp_path))
+    monkeypatch.setattr("hpo_helpers.datasets._recorded_folder", lambda: tmp_path)
     found = check.check_recordings()
     assert "mnist_cnn_noise (BadGzipFile" in found.said and "curves (" not in found.said
     assert "install the course anew" in found.to_do
 
 
 def test_recordings_that_are_not_there_are_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hpo_helpers.datasets._recorded_folders", lambda: (tmp_path, tmp_path))
+    monkeypatch.setattr("hpo_helpers.datasets._recorded_folder", lambda: tmp_path)
     assert "none is there" in check.check_recordings().said
 
 

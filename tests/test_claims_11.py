@@ -270,7 +270,7 @@ def test_a_replayed_job_prints_the_recorded_curve():
 def test_a_replayed_job_fails_with_a_sentence_for_what_was_not_recorded():
     outside, missing = replay(**PARAMS | {"learning_rate": -1.0}), replay(epochs=1)
     assert outside.returncode == missing.returncode == 1
-    assert outside.stderr.startswith("replay_mnist: error: nothing is recorded for")
+    assert outside.stderr.startswith("replay_mnist: error: 'learning_rate' must lie in")
     assert missing.stderr.startswith("replay_mnist: error: 'learning_rate'")
 
 

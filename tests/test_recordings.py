@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from claims import follows_a_model
 from optuna.trial import TrialState
 
 from hpo_helpers import datasets
@@ -23,6 +22,7 @@ from hpo_helpers.train_mnist import train
 
 
 GRIDS = {"mnist_cnn_curves": 1008, "mnist_mlp_curves": 360}
+DATA = datasets._recorded_folder()
 RUNS = {**GRIDS, "mnist_cnn_noise": 12 * 20, "mnist_cnn_81_curves": 81}
 
 
@@ -49,7 +49,8 @@ def test_every_curve_is_whole_and_lies_in_the_search_space(name):
 def test_a_grid_is_full_and_reaches_exactly_to_the_bounds_of_the_space(name):
     curves = load_curves(name)
     configurations = curves[names_in(curves)].drop_duplicates()
-    assert len(configurations) == GRIDS[name] == math.prod(curves[hyper].nunique() for hyper in configurations)
+    n_levels = [curves[hyperparameter].nunique() for hyperparameter in configurations]
+    assert len(configurations) == GRIDS[name] == math.prod(n_levels)
     for hyperparameter in configurations:
         distribution = MNIST_CNN[hyperparameter]
         low, high = curves[hyperparameter].min(), curves[hyperparameter].max()
@@ -58,8 +59,9 @@ def test_a_grid_is_full_and_reaches_exactly_to_the_bounds_of_the_space(name):
 
 
 def test_the_grid_reaches_from_useless_to_diverging():
-    """At the lowest learning rates a network hardly learns, at the highest it ends at guessing; in between it works."""
-    last = load_curves().query("epoch == 27 and momentum == 0").groupby("learning_rate")["valid_error"].median()
+    """At the lowest learning rates a network hardly learns, at the highest it ends at guessing."""
+    last = load_curves().query("epoch == 27 and momentum == 0")
+    last = last.groupby("learning_rate")["valid_error"].median()
     assert last.iloc[0] > 3 * last.min() and last.iloc[-1] > 0.8 and 0 < last.argmin() < len(last) - 1
 
 
@@ -74,12 +76,13 @@ def test_the_noise_is_of_recorded_configurations_from_poor_to_best():
     assert ranks.min() < 0.01 and ranks.max() > 0.85
 
 
-@follows_a_model
 def test_the_comparison_has_fifty_seeds_of_every_method_and_some_of_it_comes_out_again():
     script = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "methods.py"))
     recorded = load_table("method_comparison").query("setting == 'cnn'").drop(columns="setting")
     assert recorded.groupby("method")["seed"].nunique().to_dict() == dict.fromkeys(script["METHODS"], 50)
-    few = {name: script["METHODS"][name] for name in ("CMA-ES", script["RECOMMENDED"])}
+    # These follow no model, which would amplify how a processor rounds.
+    names = ("random search", "random search + successive halving")
+    few = {name: script["METHODS"][name] for name in names}
     anew = script["compare"](script["CNN"], [1000, 1049], n_jobs=1, methods=few)
     same = recorded[recorded["method"].isin(few) & recorded["seed"].isin([1000, 1049])]
     keys = ["method", "seed", "trial", "epoch"]
@@ -89,13 +92,12 @@ def test_the_comparison_has_fifty_seeds_of_every_method_and_some_of_it_comes_out
 
 
 def test_the_recordings_are_small():
-    sizes = [path.stat().st_size for path in datasets._recording("README.md").parent.glob("*.csv*")]
-    assert sum(sizes) < 2_000_000
+    assert sum(path.stat().st_size for path in DATA.iterdir()) < 2_000_000
 
 
-# Seeds decide how the first epochs go. The recorded noise is of the configurations that were recorded twenty times,
-# so those are trained anew, under a seed that they were recorded with.
-@pytest.mark.parametrize("place", [0, 5, 9])
+# Seeds decide how the first epochs go. The recorded noise is of the configurations that were recorded
+# twenty times, so those are trained anew, under a seed that they were recorded with.
+@pytest.mark.parametrize("place", [0, 5])
 def test_training_anew_gives_the_first_epochs_within_the_recorded_noise(place):
     noise = load_curves("mnist_cnn_noise").query("epoch <= 2")
     configuration = noise["configuration"].unique()[place]
@@ -116,9 +118,9 @@ def test_a_recorded_study_is_loaded_into_memory_and_names_no_machine(name):
     assert reports(study)["value"].between(0, 1).all()
     assert {trial.state for trial in study.trials} <= {TrialState.COMPLETE, TrialState.PRUNED}
     assert all("owner" not in trial.user_attrs for trial in study.trials)
-    before = [path.read_bytes() for path in (datasets._recording(f"{name}.journal"),)]
+    before = (DATA / f"{name}.journal").read_bytes()
     study.ask()
-    assert [path.read_bytes() for path in (datasets._recording(f"{name}.journal"),)] == before
+    assert (DATA / f"{name}.journal").read_bytes() == before
 
 
 def test_the_recorded_run_pruned():
@@ -128,33 +130,30 @@ def test_the_recorded_run_pruned():
 
 def test_the_datasheet_says_how_close_the_replay_comes():
     """The table in data/README.md is what benchmarks/replay_accuracy.py computes; interpolation is closer."""
-    path = datasets._recording("README.md").parent.parent / "benchmarks" / "replay_accuracy.py"
-    script = runpy.run_path(str(path))
-    measured, datasheet = script["accuracy"](), datasets._recording("README.md").read_text(encoding="utf-8")
+    script = runpy.run_path(str(DATA.parent / "benchmarks" / "replay_accuracy.py"))
+    measured, datasheet = script["accuracy"](), (DATA / "README.md").read_text(encoding="utf-8")
     for row in measured.itertuples(index=False):
         assert f"| {' | '.join(map(str, row))} |" in datasheet
     assert f"by {100 * script['noise']():.0f} % in the median" in datasheet
     deviation = measured["median deviation"].str.rstrip("%").astype(int)
-    assert (deviation[measured["way"] == "linear"].to_numpy() < deviation[measured["way"] == "nearest"].to_numpy()).all()
-
-
-def test_an_unknown_recording_is_named():
-    with pytest.raises(FileNotFoundError, match="'nothing.journal'"):
-        load_study("nothing")
+    linear, nearest = (deviation[measured["way"] == way].to_numpy() for way in ("linear", "nearest"))
+    assert (linear < nearest).all()
 
 
 def test_an_installed_package_finds_its_recordings_inside_itself(tmp_path, monkeypatch):
     package = tmp_path / "hpo_helpers"
     (package / "data").mkdir(parents=True)
-    shutil.copy(datasets._recording("mnist_cnn_81_curves.csv.gz"), package / "data")
+    for name in ("mnist_cnn_81_curves.csv.gz", "mnist_5000.npz"):
+        shutil.copy(DATA / name, package / "data")
     monkeypatch.setattr(datasets, "__file__", str(package / "datasets.py"))
     assert len(load_curves("mnist_cnn_81_curves")) == 81 * 27
+    assert len(datasets._load_5000.__wrapped__().train[1]) == 3000
+    with pytest.raises(FileNotFoundError, match=f"'nothing.journal': it would lie in {package}/data"):
+        load_study("nothing")
 
 
 def test_no_recording_holds_a_path_or_a_host():
-    folder = datasets._recording("README.md").parent
-    for path in folder.iterdir():
+    for path in [*DATA.glob("*.md"), *DATA.glob("*.journal"), *DATA.glob("*.gz")]:
         content = path.read_bytes()
         text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode("utf-8")
-        if path.suffix != ".py":
-            assert not re.search(r"/home/|/root/|/tmp/|/work/|\"host\"|\"pid\"", text), path.name
+        assert not re.search(r"/home/|/root/|/tmp/|/work/|\"host\"|\"pid\"", text), path.name
