@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from packaging.requirements import Requirement
 
 from hpo_helpers import __main__ as check
 from hpo_helpers.datasets import recordings
@@ -106,11 +105,6 @@ def test_a_package_that_is_missing_or_too_old_is_named_with_the_command(installe
     assert "ok     optuna" in said and "boto3" not in said
     assert "MXNet" not in said, "what would fail for the same reason is left out"
     assert "2 to repair" in said
-
-
-def test_a_prerelease_of_a_package_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(check.importlib.metadata, "version", lambda name: "2.0rc1")
-    assert check.check_package(Requirement("optuna>=1")).to_do == ""
 
 
 def test_a_course_that_is_not_installed_and_an_old_python_are_said_to_be(

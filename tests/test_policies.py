@@ -112,39 +112,16 @@ def test_a_policy_decides_as_its_definition_does(name, direction, when):
 
 @EVERY_POLICY
 def test_a_policy_is_applied_at_the_multiples_of_its_interval_not_below_the_delay(name):
-    study = new_study(POLICIES[name](evaluation_interval=3, delay_evaluation=4))
-    log(study, *[[0.1] * 12] * 4)
-    (bad,) = log(study, [])
-    applied = []
-    for interval in range(1, 13):
-        bad.report(0.9, interval)
-        applied += [interval] * bad.should_prune()
-    assert applied == [6, 9, 12]
-
-
-@EVERY_POLICY
-def test_a_policy_without_settings_is_applied_at_every_interval_from_1(name):
-    study = new_study(POLICIES[name]())
-    log(study, *[[0.1] * 3] * 4)
-    (bad,) = log(study, [])
-    assert not bad.should_prune()
-    for interval in (0, 1, 2, 3):
-        bad.report(0.9, interval)
-        assert bad.should_prune() == (interval > 0)
-
-
-@DIRECTIONS
-@EVERY_POLICY
-def test_a_run_is_judged_by_its_best_and_by_no_interval_that_it_has_not_reached(name, direction):
-    worse, equal, better = (0.1, 0.5, 0.9) if direction == "maximize" else (0.9, 0.5, 0.1)
-    study = new_study(POLICIES[name](), direction)
-    log(study, *[[equal, better, better]] * 4)
-    (young,) = log(study, [equal])
-    assert not young.should_prune()
-    young.report(worse, 2)
-    assert young.should_prune()
-    (good,) = log(study, [better, worse])
-    assert not good.should_prune()
+    both = ({"evaluation_interval": 3, "delay_evaluation": 4}, [6, 9, 12]), ({}, list(range(1, 13)))
+    for settings, expected in both:
+        study = new_study(POLICIES[name](**settings))
+        log(study, *[[0.1] * 12] * 4)
+        (bad,) = log(study, [])
+        applied = []
+        for interval in range(13):
+            bad.report(0.9, interval)
+            applied += [interval] * bad.should_prune()
+        assert applied == expected
 
 
 @EVERY_POLICY
@@ -172,19 +149,6 @@ def test_a_ratio_of_a_negative_metric_raises_and_an_amount_serves(direction):
         run.should_prune()
     good, run = log(new_study(BanditPolicy(slack_amount=0.2), direction), [best], [bad])
     assert (good.should_prune(), run.should_prune()) == (False, True)
-
-
-def test_the_median_is_of_running_averages():
-    # The averages are 0.5, 0.5 and the run's own 0.45; at interval 3 itself, the others stand at 0.2.
-    study = new_study(MedianStoppingPolicy())
-    *_, run = log(study, [0.8, 0.5, 0.2], [0.8, 0.5, 0.2], [0.45, 0.45, 0.45])
-    assert not run.should_prune()
-
-
-def test_truncation_ranks_among_the_runs_that_reached_the_interval():
-    study = new_study(TruncationSelectionPolicy(truncation_percentage=50))
-    _, second, _, _ = log(study, [0.3, 0.1], [0.3, 0.2], [0.9], [0.8])
-    assert second.should_prune()
 
 
 def test_truncation_ends_the_whole_runs_that_the_percentage_holds():

@@ -53,7 +53,7 @@ EXPECTED = {
     "raises": "ZeroDivisionError: no luck",
     "nan": "'valid_error' was nan after epoch 2",
     "garbage": "training must yield a dict of metrics once per epoch, got 'garbage'",
-    "hangs": "no end after 3 s (trial_timeout)",
+    "hangs": "no end after 5 s (trial_timeout)",
     "killed": "SIGKILL",
     "exits": "exit status 0",
     "exhausts memory": "emory",
@@ -68,7 +68,7 @@ def study_of_faults():
     study = optuna.create_study(study_name="faults", sampler=sampler)
     with LocalLauncher(faulty, n_workers=2, memory_limit=200 << 20) as launcher:
         space = {"fault": CategoricalDistribution(faults)}
-        limits = {"n_trials": len(faults), "trial_timeout": 3, "max_failures": len(faults)}
+        limits = {"n_trials": len(faults), "trial_timeout": 5, "max_failures": len(faults)}
         tune(study, space, launcher, epochs=2, progress=False, **limits)
     return study
 
@@ -85,21 +85,7 @@ def test_the_study_tells_what_happened_to_a_job_and_its_process_is_gone(study_of
     assert not is_running(trial.user_attrs["reports"][0]["pid"])
 
 
-def test_the_process_of_a_pruned_trial_stops():
-    def train(epochs):
-        yield {"valid_error": 0.5, "pid": os.getpid()}
-        time.sleep(PATIENCE)
-        yield {"valid_error": 0.4}
-
-    study = optuna.create_study(study_name="pruned", pruner=optuna.pruners.ThresholdPruner(upper=0.1))
-    with LocalLauncher(train, n_workers=1) as launcher:
-        tune(study, {}, launcher, epochs=2, n_trials=2, progress=False)
-        assert [trial.state for trial in study.trials] == [TrialState.PRUNED] * 2
-        assert not any(is_running(trial.user_attrs["reports"][0]["pid"]) for trial in study.trials)
-        assert launcher.clock() < PATIENCE
-
-
-# Faults of the process that tunes: a script of its own, as a reader would write it, with no guard around it
+# Faults of the process that tunes: a script as a reader would write it, with no guard around it
 
 SCRIPT = """
 import os, sys, time
@@ -140,15 +126,9 @@ class Tuning:
         script = folder / f"tuning_{len(list(folder.glob('tuning_*.py')))}.py"
         script.write_text(text)
         self.folder = folder
-        self.process = subprocess.Popen(
-            [sys.executable, script.name],
-            cwd=folder,
-            env=os.environ | CHECKOUT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
+        output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        settings = {"cwd": folder, "env": os.environ | CHECKOUT, "start_new_session": True}
+        self.process = subprocess.Popen([sys.executable, script.name], **settings, **output)
 
     def study(self):
         return optuna.load_study(study_name="s", storage=open_journal(self.folder / "study.journal"))
@@ -206,10 +186,7 @@ def assert_whole(study):
 
 
 def test_a_trial_that_a_dead_process_had_asked_for_but_not_signed_is_closed(tmp_path):
-    dies = """
-    optuna.Trial.set_user_attr = lambda *_: os._exit(9)
-    """
-    tuning = Tuning(tmp_path, before=dies)
+    tuning = Tuning(tmp_path, before="optuna.Trial.set_user_attr = lambda *_: os._exit(9)")
     assert tuning.end()[0] == 9
     (trial,) = tuning.study().trials
     assert trial.state == TrialState.RUNNING and trial.user_attrs == {}
@@ -328,6 +305,7 @@ def test_several_processes_share_a_study_and_no_trial_is_lost_or_doubled(tmp_pat
 
 def test_half_a_line_is_cut_off_and_the_rest_of_the_journal_is_read(tmp_path):
     path = tmp_path / "study.journal"
+    path.write_bytes(b'{"op_code":')  # all of the journal is half a line
     study = optuna.create_study(study_name="s", storage=open_journal(path))
     study.enqueue_trial({"x": 1})
     whole = path.read_bytes()
@@ -338,10 +316,3 @@ def test_half_a_line_is_cut_off_and_the_rest_of_the_journal_is_read(tmp_path):
         file.write(b'{"op_code":4,')
     reopened.enqueue_trial({"x": 2})
     assert len(optuna.load_study(study_name="s", storage=open_journal(path)).trials) == 2
-
-
-def test_half_a_line_as_the_whole_journal_is_an_empty_journal(tmp_path):
-    path = tmp_path / "study.journal"
-    path.write_bytes(b'{"op_code":')
-    study = optuna.create_study(study_name="s", storage=open_journal(path))
-    assert study.trials == []
