@@ -13,10 +13,32 @@ import numpy as np
 import pytest
 from notebook_files import NOTEBOOKS
 
+from hpo_helpers.curves import NoisyCurves, RecordedCurves, cnn_curves
+from hpo_helpers.spaces import MNIST_CNN, to_unit_cube
+
 #: Where a model proposes in the replay, the last digit of a logarithm decides, which NumPy 2 rounds otherwise.
 follows_a_model = pytest.mark.xfail(
     np.lib.NumpyVersion(np.__version__) >= "2.0.0", reason="recorded under NumPy 1.26", strict=False
 )
+
+
+class PreparedCurves(RecordedCurves):
+    """The curves of configurations that are known beforehand: interpolated in one go, to the same digits."""
+
+    def __init__(self, configurations):
+        points = [list(to_unit_cube(MNIST_CNN, params).values()) for params in configurations]
+        known = zip(points, cnn_curves()._interpolate(points), strict=True)
+        self._known = {tuple(point): logarithms for point, logarithms in known}
+
+    def _logarithms(self, params):
+        return self._known[tuple(to_unit_cube(MNIST_CNN, params).values())]
+
+
+def noisy_ends(configurations, seeds):
+    """Return the last metrics of each configuration's curve, each disturbed by a seed."""
+    curves = PreparedCurves(configurations)
+    pairs = zip(configurations, seeds, strict=True)
+    return [NoisyCurves(seed, curves=curves)(params)[-1] for params, seed in pairs]
 
 
 def lesson_text(name):
