@@ -34,11 +34,22 @@ class PreparedCurves(RecordedCurves):
         return self._known[tuple(to_unit_cube(MNIST_CNN, params).values())]
 
 
+def ends(configurations):
+    """Return the last metrics of each configuration's curve, without noise."""
+    curves = PreparedCurves(configurations)
+    return [curves(params)[-1] for params in configurations]
+
+
 def noisy_ends(configurations, seeds):
     """Return the last metrics of each configuration's curve, each disturbed by a seed."""
     curves = PreparedCurves(configurations)
     pairs = zip(configurations, seeds, strict=True)
     return [NoisyCurves(seed, curves=curves)(params)[-1] for params, seed in pairs]
+
+
+def drawn(sampler, space):
+    """Return what a study with this sampler would suggest, without the study, which takes its time."""
+    return {name: sampler.sample_independent(None, None, name, space[name]) for name in space}
 
 
 def lesson_text(name):

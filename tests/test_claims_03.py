@@ -8,10 +8,9 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from claims import claimed, lesson_text
+from claims import PreparedCurves, claimed, ends, lesson_text, noisy_ends
 from scipy.stats import qmc
 
-from hpo_helpers.curves import NoisyCurves, cnn_curves
 from hpo_helpers.datasets import load_curves
 from hpo_helpers.spaces import MNIST_CNN, from_unit_cube
 
@@ -28,8 +27,7 @@ def configurations(points, names):
 
 
 def kept(trials, seed):
-    curves = NoisyCurves(seed)
-    found = [curves(params)[-1] for params in trials]
+    found = noisy_ends(trials, [seed] * len(trials))
     return min(found, key=lambda metrics: metrics["valid_error"])["test_error"]
 
 
@@ -81,7 +79,8 @@ def test_elsewhere_no_difference_between_grid_and_random_shows(names, levels, n_
 
 def test_the_good_learning_rates_span_a_decade():
     rates = np.geomspace(1e-3, 1, 200)
-    errors = np.array([cnn_curves()(DEFAULT | {"learning_rate": rate})[-1]["valid_error"] for rate in rates])
+    found = ends([DEFAULT | {"learning_rate": rate} for rate in rates])
+    errors = np.array([metrics["valid_error"] for metrics in found])
     good = rates[errors < 1.25 * errors.min()]
     said = claimed(LESSON, r"the good learning rates reach from ([\d.]+) to ([\d.]+),")
     assert said == pytest.approx([good.min(), good.max()], abs=0.006)
@@ -114,18 +113,14 @@ def test_sobol_points_leave_half_the_gap_and_find_the_same():
 
 @pytest.fixture(scope="module")
 def pool():
-    """1,500 random configurations: their place by the error without noise, the error with it, and the seconds."""
+    """1,500 random configurations: place by the error without noise, the error with it, the seconds."""
     points = np.random.default_rng(99).uniform(size=(1500, 5))
     trials = configurations(points, list(MNIST_CNN))
-    curves = [cnn_curves()(params) for params in trials]
-    noisy = NoisyCurves(99)
-    return pd.DataFrame(
-        {
-            "place": pd.Series([curve[-1]["valid_error"] for curve in curves]).rank(pct=True),
-            "noisy": [noisy(params)[-1]["valid_error"] for params in trials],
-            "seconds": [sum(epoch["seconds"] for epoch in curve) for curve in curves],
-        }
-    )
+    curves = PreparedCurves(trials)
+    seconds = [sum(epoch["seconds"] for epoch in curves(params)) for params in trials]
+    noisy = [metrics["valid_error"] for metrics in noisy_ends(trials, [99] * len(trials))]
+    place = pd.Series([metrics["valid_error"] for metrics in ends(trials)]).rank(pct=True)
+    return pd.DataFrame({"place": place, "noisy": noisy, "seconds": seconds})
 
 
 def test_one_of_the_best_is_tried_by_the_formula_and_chosen_far_less_often(pool):
