@@ -16,7 +16,7 @@ from notebook_files import NOTEBOOKS
 from hpo_helpers.curves import NoisyCurves, RecordedCurves, cnn_curves
 from hpo_helpers.spaces import MNIST_CNN, to_unit_cube
 
-#: Where a model proposes in the replay, the last digit of a logarithm decides, which NumPy 2 rounds otherwise.
+#: Where a model proposes in the replay, the last digit of a logarithm decides: NumPy 2 rounds otherwise.
 follows_a_model = pytest.mark.xfail(
     np.lib.NumpyVersion(np.__version__) >= "2.0.0", reason="recorded under NumPy 1.26", strict=False
 )

@@ -133,9 +133,3 @@ def test_recordings_that_are_damaged_or_missing_are_named(
     found = check.check_data()
     assert "mnist_cnn_noise (BadGzipFile" in found.said and "curves (" not in found.said
     assert "install the course anew" in found.to_do
-
-
-def test_one_processor_is_enough_and_slower(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("joblib.cpu_count", lambda: 1)
-    found = check.check_processors()
-    assert "twice as long" in found.said and not found.to_do

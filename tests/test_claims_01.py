@@ -63,7 +63,7 @@ def test_a_training_costs_what_the_lesson_says():
 
 
 def test_one_configuration_gives_many_errors():
-    said = claimed(LESSON, r"one configuration end between ([\d.]+) % and ([\d.]+) %.* deviation of ([\d.]+) per")
+    said = claimed(LESSON, r"configuration end between ([\d.]+) % and ([\d.]+) %.* deviation of ([\d.]+) p")
     errors = 100 * NOISE[NOISE["configuration"] == 677]["valid_error"]
     assert said == pytest.approx([errors.min(), errors.max(), errors.std()], abs=0.005)
     assert len(errors) == 20

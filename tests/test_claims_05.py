@@ -119,7 +119,7 @@ def test_successive_halving_beats_random_search_at_the_same_number_of_epochs(les
     sentence = r"end at ([\d.]+) % or below with successive halving, and at ([\d.]+) % or below with random"
     medians = claimed(LESSON, sentence)
     assert medians == [round(100 * np.median(errors), 1) for errors in (halving, random)]
-    shares = claimed(LESSON, r"In (\d+) of 100 draws successive halving finds the better .* in (\d+) they tie")
+    shares = claimed(LESSON, r"In (\d+) of 100 draws successive halving finds .* in (\d+) they tie")
     assert shares == [round(100 * np.mean(halving < random)), round(100 * np.mean(halving == random))]
     # The margin: better in at least three quarters of the draws that do not tie, on either half of the draws.
     for half in (slice(0, 500), slice(500, None)):
@@ -236,7 +236,7 @@ def test_the_good_group_is_the_one_that_optuna_takes(lesson, seed):
     study = optuna.create_study(study_name="bohb", sampler=sampler, pruner=pruner)
     with ReplayLauncher(n_workers=4, curves=NoisyCurves(seed)) as launcher:
         tune(study, MNIST_CNN, launcher, epochs=27, n_trials=70, progress=False)
-    # All of them, and only those that were stopped, which fill the group where too few were trained to the end.
+    # All of them, and only those that were stopped, which fill the group where too few were trained.
     for trials in (study.trials, [trial for trial in study.trials if trial.state == TrialState.PRUNED]):
         taken, _ = _split_trials(study, trials, default_gamma(len(trials)))
         assert {trial.number for trial in taken} == {trial.number for trial in lesson["good_group"](trials)}
@@ -245,21 +245,8 @@ def test_the_good_group_is_the_one_that_optuna_takes(lesson, seed):
         assert n_complete == sum(trial.state == TrialState.COMPLETE for trial in study.trials)
 
 
-def test_a_stopped_trial_is_good_by_how_far_it_got_and_then_by_its_error(lesson):
-    def stopped(*errors):
-        values = dict(enumerate(errors, start=1))
-        return optuna.trial.create_trial(state=TrialState.PRUNED, intermediate_values=values)
-
-    study = optuna.create_study(study_name="mine")
-    study.add_trials([stopped(0.1), stopped(0.5, 0.4, 0.3), stopped(0.6, 0.5, 0.2), stopped(0.05)])
-    for n_good in (1, 2, 3):
-        taken, _ = _split_trials(study, study.trials, n_good)
-        ours = sorted(study.trials, key=lesson["place"])[:n_good]
-        assert {trial.number for trial in taken} == {trial.number for trial in ours}
-
-
 def test_the_noise_of_a_small_test_part_is_what_the_lesson_says():
-    error, noise = claimed(LESSON, r"at an error of (\d+) %, that alone is worth another ([\d.]+) % either way")
+    error, noise = claimed(LESSON, r"error of (\d+) %, that alone is worth another ([\d.]+) % either way")
     share = error / 100
     assert noise == round(100 * np.sqrt(share * (1 - share) / 1000), 1)
 
@@ -311,22 +298,27 @@ def test_pruners_save_most_epochs_and_find_as_good_a_configuration():
         r"without a pruner.* The median pruner saves (\d+) %\. Hyperband saves (\d+) %",
     )
     pruners = {
-        "none": optuna.pruners.NopPruner(),
         "halving": optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=3),
         "median": optuna.pruners.MedianPruner(n_startup_trials=5),
         "hyperband": optuna.pruners.HyperbandPruner(min_resource=1, max_resource=27, reduction_factor=3),
     }
     draws = [np.random.RandomState(seed).choice(ERRORS.index, 81, replace=False) for seed in range(20)]
-    played = {
-        name: np.array([play(pruner, draw, f"draw-{seed}") for seed, draw in enumerate(draws)])
-        for name, pruner in pruners.items()
-    }
-    epochs, errors = ({name: np.median(table[:, column]) for name, table in played.items()} for column in (0, 1))
+    played = {"none": np.array([play_on(draw) for draw in draws])}
+    for name, pruner in pruners.items():
+        played[name] = np.array([play(pruner, draw, f"draw-{seed}") for seed, draw in enumerate(draws)])
+    epochs, errors = ({name: np.median(played[name][:, i]) for name in played} for i in (0, 1))
     assert "twenty draws cannot tell them apart" in lesson_text(SOLUTIONS)
     assert wilcoxon(played["halving"][:, 1], played["none"][:, 1]).pvalue > 0.05
     saved = {name: round(100 * (1 - epochs[name] / epochs["none"])) for name in pruners}
     found = [round(100 * errors[name], 2) for name in ("halving", "none")]
     assert said == [saved["halving"], *found, saved["median"], saved["hyperband"]]
+
+
+def play_on(draw):
+    """Return what `play` does, without a pruner."""
+    lowest = ERRORS.loc[draw].min(axis=1)
+    _, best = min(zip(lowest, lowest.index))
+    return len(draw) * 27, TEST_ERRORS.at[best, 27]
 
 
 def play(pruner, draw, name):

@@ -106,12 +106,6 @@ def test_each_method_is_a_staircase_of_medians_in_a_band_of_quartiles():
     assert matplotlib.colors.to_hex(ax.collections[1].get_facecolor()[0]).upper() == tpe.get_color()
 
 
-def test_no_two_methods_look_alike():
-    ax = plot_methods(summary_of({f"method {number}": [0.5, 0.4, 0.3] for number in range(28)}))
-    assert len({(line.get_color(), line.get_linestyle()) for line in ax.lines}) == 28
-    assert len({line.get_color() for line in ax.lines[:7]}) == 7
-
-
 def test_the_legend_is_in_the_order_in_which_the_curves_end_and_covers_none():
     medians = {"good": [0.5, 0.2, 0.1], "late": [0.4, 0.4, np.nan], "poor": [0.5, 0.4, 0.3]}
     ax = plot_methods(summary_of(medians))

@@ -7,12 +7,9 @@ import random
 
 import optuna
 import pytest
-from optuna.distributions import CategoricalDistribution
 from optuna.trial import TrialState
-from virtual import VirtualLauncher
 
 from hpo_helpers.policies import BanditPolicy, MedianStoppingPolicy, TruncationSelectionPolicy
-from hpo_helpers.tuning import tune
 
 DIRECTIONS = pytest.mark.parametrize("direction", ["maximize", "minimize"])
 POLICIES = {
@@ -165,18 +162,6 @@ def test_a_run_without_a_number_is_ended_and_counts_for_nothing(name):
     assert nothing.should_prune()
     good.report(math.nan, 3)
     assert not good.should_prune()
-
-
-def test_tune_reports_one_interval_an_epoch():
-    study = new_study(BanditPolicy(slack_amount=0.1, evaluation_interval=2, delay_evaluation=3))
-    study.enqueue_trial({"error": 0.1})
-    study.enqueue_trial({"error": 0.5})
-    space = {"error": CategoricalDistribution([0.1, 0.5])}
-    launcher = VirtualLauncher(lambda params: [(1.0, params["error"])] * 6, n_workers=2)
-    tune(study, space, launcher, epochs=6, n_trials=2, progress=False)
-    good, bad = study.trials
-    assert good.state == TrialState.COMPLETE
-    assert bad.user_attrs["stop_reason"] == "pruned after epoch 4"
 
 
 def test_a_bandit_needs_one_slack_and_in_its_range():
