@@ -1,7 +1,6 @@
 """Check a machine before a workshop: ``python -m hpo_helpers``.
 
-It prints a line for Python, each package, MXNet, the data and the processors, and says which lessons will
-train here. The exit status is 1 where something is wrong, and the line below it says what to do.
+The exit status is 1 where something is wrong, and the line below that says what to do.
 """
 
 from __future__ import annotations
@@ -12,8 +11,9 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 #: Seconds after which one epoch of training is taken to hang; it takes two.
 TRAINING_TIMEOUT = 120
@@ -46,7 +46,7 @@ def check_python() -> Finding:
 
 
 def check_packages() -> Iterator[Finding]:
-    """Hold the installed packages against the lower bounds; of the extras, Jupyter alone."""
+    """Hold the installed packages against the lower bounds, and say which lessons need more."""
     try:
         lines = importlib.metadata.requires("hpo_helpers")
     except importlib.metadata.PackageNotFoundError:
@@ -54,101 +54,81 @@ def check_packages() -> Iterator[Finding]:
         return
     from packaging.requirements import Requirement
 
-    for requirement in map(Requirement, lines):
-        if requirement.name == "jupyter" or not requirement.marker:
-            yield check_package(requirement.name, requirement.specifier)
-
-
-def check_extras() -> Iterator[Finding]:
-    """Say what a lesson needs beyond the others, where it lacks that. Nothing is wrong if it does."""
-    from packaging.requirements import Requirement
-
-    requirements = [Requirement(line) for line in importlib.metadata.requires("hpo_helpers")]
+    needed = [Requirement(line) for line in lines]
+    yield from (check_package(each) for each in needed if each.name == "jupyter" or not each.marker)
     for extra, lesson in EXTRAS.items():
-        wanted = [needed for needed in requirements if needed.marker and needed.marker.evaluate({"extra": extra})]
-        missing = [needed for needed in wanted if check_package(needed.name, needed.specifier).to_do]
+        wanted = [each for each in needed if each.marker and each.marker.evaluate({"extra": extra})]
+        missing = [f'"{each.name}{each.specifier}"' for each in wanted if check_package(each).to_do]
         if missing:
-            names = " ".join(f'"{needed.name}{needed.specifier}"' for needed in missing)
-            yield Finding("lesson " + lesson, f"needs more than the others: pip install {names}")
+            said = f"needs more than the others: pip install {' '.join(missing)}"
+            yield Finding(f"lesson {lesson}", said)
 
 
-def check_package(name: str, needed: object) -> Finding:
-    """Hold one installed package against the versions that are needed, a ``SpecifierSet``."""
-    to_do = f'run `pip install "{name}{needed}"`'
+def check_package(needed: Any) -> Finding:
+    """Hold one installed package against what is needed, a ``Requirement`` of packaging's."""
+    to_do = f'run `pip install "{needed.name}{needed.specifier}"`'
     try:
-        version = importlib.metadata.version(name)
+        version = importlib.metadata.version(needed.name)
     except importlib.metadata.PackageNotFoundError:
-        return Finding(name, "not installed", to_do)
-    return Finding(name, version, "" if needed.contains(version, prereleases=True) else to_do)
-
-
-def has_mxnet_package() -> bool:
-    """Whether MXNet was ever packaged for this system."""
-    return platform.system() == "Linux" or (platform.system(), platform.machine()) == ("Darwin", "x86_64")
-
-
-def check_mxnet() -> Finding:
-    """Train for one epoch, in a process of its own, as MXNet's libraries can take a whole process down."""
-    if importlib.util.find_spec("mxnet") is None and not has_mxnet_package():
-        return Finding("MXNet", "there is none for this system; the lessons run on recorded training")
-    try:
-        process = subprocess.run(
-            [sys.executable, "-c", TRAIN_ONE_EPOCH], capture_output=True, text=True, timeout=TRAINING_TIMEOUT
-        )
-    except subprocess.TimeoutExpired:
-        said = f"still training after {TRAINING_TIMEOUT} s"
-        return Finding("MXNet", said, "end other programs and try again")
-    if process.returncode == 0:
-        return Finding("MXNet", process.stdout)
-    lines = process.stderr.strip().splitlines()
-    anew = f"it ended with code {process.returncode}: run `pip install --force-reinstall --no-deps mxnet`"
-    return Finding("MXNet", "cannot train here", lines[-1].removeprefix("ImportError: ") if lines else anew)
-
-
-def check_data() -> Iterator[Finding]:
-    """Load MNIST and every recording."""
-    try:
-        from .datasets import load_mnist
-
-        mnist = load_mnist()
-    except Exception as error:
-        yield Finding("MNIST", f"{type(error).__name__}: {error}", "repair what the message names")
-        return
-    yield Finding("MNIST", f"{sum(len(labels) for _, labels in mnist):,} images")
-    yield check_recordings()
-
-
-def check_recordings() -> Finding:
-    """Read every file that the course recorded."""
-    import optuna
-
-    from .datasets import load_study, load_table, recordings
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    unreadable = []
-    for path in recordings():
-        name, _, kind = path.name.partition(".")
-        try:
-            (load_study if kind == "journal" else load_table)(name)
-        except Exception as error:
-            unreadable.append(f"{name} ({type(error).__name__}: {error})")
-    if recordings() and not unreadable:
-        return Finding("recordings", f"{len(recordings())} read")
-    to_do = "install the course anew: run `pip install --force-reinstall --no-deps .` in its folder"
-    return Finding("recordings", f"unreadable: {', '.join(unreadable) or 'all, as none is there'}", to_do)
+        return Finding(needed.name, "not installed", to_do)
+    will_do = needed.specifier.contains(version, prereleases=True)
+    return Finding(needed.name, version, "" if will_do else to_do)
 
 
 def check_processors() -> Finding:
     """Count what this process may use, containers' limits included."""
     from joblib import cpu_count
 
-    n_processors = cpu_count()
-    slow = "" if n_processors > 1 else "; lessons that train take about twice as long"
-    return Finding("processors", f"{n_processors}{slow}")
+    slow = "" if cpu_count() > 1 else "; lessons that train take about twice as long"
+    return Finding("processors", f"{cpu_count()}{slow}")
+
+
+def check_data() -> Finding:
+    """Load MNIST and every recording."""
+    import optuna
+
+    from .datasets import load_mnist, load_study, load_table, recordings
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    loaders = {"MNIST": load_mnist}
+    for path in recordings():
+        name, _, kind = path.name.partition(".")
+        loaders[name] = partial(load_study if kind == "journal" else load_table, name)
+    unreadable = []
+    for name, load in loaders.items():
+        try:
+            load()
+        except Exception as error:
+            unreadable.append(f"{name} ({type(error).__name__}: {error})")
+    if unreadable or len(loaders) == 1:
+        said = f"unreadable: {', '.join(unreadable) or 'every recording, as none is there'}"
+        anew = "install the course anew: run `pip install --force-reinstall --no-deps .` in its folder"
+        return Finding("data", said, anew)
+    return Finding("data", f"MNIST and {len(loaders) - 1} recordings read")
+
+
+def check_mxnet() -> Finding:
+    """Train for one epoch, in a process of its own: MXNet's libraries can take a whole process down."""
+    system = platform.system()
+    is_packaged = system == "Linux" or (system, platform.machine()) == ("Darwin", "x86_64")
+    if importlib.util.find_spec("mxnet") is None and not is_packaged:
+        return Finding("MXNet", "there is none for this system; the lessons run on recorded training")
+    command = [sys.executable, "-c", TRAIN_ONE_EPOCH]
+    try:
+        process = subprocess.run(command, capture_output=True, text=True, timeout=TRAINING_TIMEOUT)
+    except subprocess.TimeoutExpired:
+        said = f"still training after {TRAINING_TIMEOUT} s"
+        return Finding("MXNet", said, "end other programs and try again")
+    if process.returncode == 0:
+        return Finding("MXNet", process.stdout)
+    to_do = f"it ended with code {process.returncode}: run `pip install --force-reinstall --no-deps mxnet`"
+    if process.stderr.strip():
+        to_do = process.stderr.strip().splitlines()[-1].removeprefix("ImportError: ")
+    return Finding("MXNet", "cannot train here", to_do)
 
 
 def check_lessons(mxnet: Finding) -> Finding:
-    """Say which lessons train here and which replay what was recorded, after what was found about MXNet."""
+    """Say which lessons train here, after what was found about MXNet."""
     folder = Path(__file__).resolve().parents[1] / "notebooks"
     lessons = sorted(folder.glob("[0-9]*.ipynb"))
     live = [path.stem[:2] for path in lessons if "HAS_MXNET" in path.read_text(encoding="utf-8")]
@@ -168,22 +148,20 @@ def check_machine() -> Iterator[Finding]:
     yield from packages
     if any(finding.to_do for finding in packages):
         return  # what follows would fail for the same reason
-    yield from check_extras()
     yield check_processors()
-    yield from check_data()
-    mxnet = check_mxnet()
-    yield mxnet
+    yield check_data()
+    yield (mxnet := check_mxnet())
     yield check_lessons(mxnet)
 
 
 def main() -> int:
     """Print what was found and return the exit status."""
     n_wrong = 0
-    for finding in check_machine():
-        n_wrong += bool(finding.to_do)
-        print(f"{'WRONG' if finding.to_do else 'ok':5}  {finding.subject:16} {finding.said}", flush=True)
-        if finding.to_do:
-            print(f"{'':7}-> {finding.to_do}", flush=True)
+    for subject, said, to_do in check_machine():
+        n_wrong += bool(to_do)
+        print(f"{'WRONG' if to_do else 'ok':5}  {subject:16} {said}", flush=True)
+        if to_do:
+            print(f"{'':7}-> {to_do}", flush=True)
     print(f"\n{n_wrong} to repair, see WRONG above." if n_wrong else "\nThis machine is ready.")
     return int(n_wrong > 0)
 

@@ -1,13 +1,12 @@
 """What methods find, and when: incumbents against time, over many seeds, and which differences hold.
 
-Every table here is tidy. ``method`` and ``seed`` name a run; ``time`` is in seconds of the launcher's clock.
-Of every column that is compared (``test_error``, unless another is named) less is better.
+``method`` and ``seed`` name a run; ``time`` is in seconds of the launcher's clock. Of every column that is
+compared (``test_error``, unless another is named) less is better.
 """
 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -18,14 +17,14 @@ import pandas as pd
 from optuna.study import StudyDirection
 
 from hpo_helpers.jobs import Launcher
-from hpo_helpers.progress import tqdm
+from hpo_helpers.progress import new_bar
 from hpo_helpers.tuning import Space, tune
 
 RUN = ["method", "seed"]
 
 
 def reports(study: optuna.Study) -> pd.DataFrame:
-    """Return every report of every trial of a study that `tune` ran, in the order in which they were made.
+    """Return every report of every trial of a study that `tune` ran, in the order of their times.
 
     Returns
     -------
@@ -39,23 +38,17 @@ def reports(study: optuna.Study) -> pd.DataFrame:
         for report in trial.user_attrs.get("reports", ())
         if report["epoch"] in trial.intermediate_values
     ]
-    if not rows:
-        return pd.DataFrame(columns=["trial", "epoch", "time", "value"])
-    table = pd.DataFrame(rows).sort_values(["time", "trial", "epoch"], ignore_index=True)
     first = ["trial", "epoch", "time", "value"]
+    if not rows:
+        return pd.DataFrame(columns=first)
+    table = pd.DataFrame(rows).sort_values(["time", "trial", "epoch"], ignore_index=True)
     return table[first + [name for name in table if name not in first]]
 
 
 def anytime(study: optuna.Study) -> pd.DataFrame:
-    """Return the study's incumbents: each report that was better than all before it.
+    """Return the study's incumbents: the rows of `reports` that were better than all before them.
 
-    The incumbent is the best report so far, of any trial: by this one rule every method is judged, whether it
-    trains a configuration to the end or not.
-
-    Returns
-    -------
-    DataFrame
-        The rows of `reports` that improved on the incumbent. The last row is the study's incumbent.
+    The incumbent is the best report so far, of any trial: by this one rule every method is judged.
     """
     table = reports(study)
     sign = 1 if study.direction == StudyDirection.MINIMIZE else -1
@@ -73,52 +66,43 @@ def run_methods(
     epochs: int,
     timeout: float,
     n_jobs: int = -1,
-    progress: bool = True,
 ) -> pd.DataFrame:
     """Tune with every method under every seed, and return the incumbents of all runs.
-
-    The runs are shared out among processes. The table is the same whatever their number, as long as the
-    launcher's clock is virtual.
 
     Parameters
     ----------
     methods
-        For each name a function of a seed that returns a new study: sampler, pruner, and enqueued trials if
-        any. The study needs a name that holds the seed, since Hyperband chooses brackets by it.
+        For each name a function of a seed that returns a new study, whose name must hold the seed:
+        Hyperband chooses brackets by it.
     seeds
-        Given to each method in turn.
+        Given to each method in turn; all different.
     space, epochs, timeout
         As in `tune`, the same for all.
     launcher
         A function of a seed that returns a new launcher: ``lambda seed: ReplayLauncher(n_workers=4)``.
     n_jobs
         The number of processes; -1 for as many as there are processors.
-    progress
-        Whether to show a bar.
 
     Returns
     -------
     DataFrame
-        The rows of `anytime` for each run, after the columns ``method`` and ``seed``, in the order of both.
+        ``method``, ``seed`` and the columns of `anytime`, in the order of methods and seeds.
 
     Raises
     ------
-    ValueError
-        If `methods` or `seeds` is empty, or a seed occurs twice.
     RuntimeError
-        If a run failed: its method and seed, and why. The other runs are ended.
+        If a run failed: its method and seed, and why.
     """
     from joblib import Parallel, delayed
 
     seeds = list(seeds)
-    if not methods or not seeds or len(set(seeds)) < len(seeds):
-        raise ValueError(f"methods and distinct seeds are needed, got {list(methods)} and {seeds}")
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ValueError(f"distinct seeds are needed, got {seeds}")
     runs = [(method, seed) for method in methods for seed in seeds]
     parallel = Parallel(n_jobs=n_jobs, return_as="generator_unordered")
     settings = (space, launcher, epochs, timeout)
     found = parallel(delayed(_run)(run, methods[run[0]], *settings) for run in runs)
-    hidden = not progress or bool(os.environ.get("TQDM_DISABLE"))
-    tables = dict(tqdm(found, desc="comparing", total=len(runs), unit="run", leave=False, disable=hidden))
+    tables = dict(new_bar(iterable=found, desc="comparing", total=len(runs), unit="run"))
     return pd.concat([tables[run] for run in runs], ignore_index=True)
 
 
@@ -143,12 +127,12 @@ def _check_new(study: optuna.Study) -> None:
     if study.study_name.startswith("no-name-"):
         raise ValueError("the study needs a name that holds the seed: study_name=f'tpe-{seed}'")
     if any(trial.state.is_finished() for trial in study.get_trials(deepcopy=False)):
-        raise ValueError(f"the study {study.study_name!r} has trials already; a method must return a new one")
+        raise ValueError(f"the study {study.study_name!r} has trials already: return a new one")
 
 
 @contextmanager
 def _quiet_optuna() -> Iterator[None]:
-    """Keep Optuna from saying of each of some hundred studies that it was made."""
+    """Keep Optuna from saying of each study that it was made."""
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(max(verbosity, optuna.logging.WARNING))
     try:
@@ -170,8 +154,7 @@ def at_times(incumbents: pd.DataFrame, times: Iterable[float]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row for each method, seed and time, with the columns of `incumbents`. Before a run's first report
-        there is no incumbent: its columns are NaN.
+        One row for each method, seed and time; NaN where a run had not reported yet.
     """
     times = pd.DataFrame({"time": np.asarray(list(times), dtype=float)})
     wanted = incumbents[RUN].drop_duplicates().merge(times, how="cross")
@@ -183,16 +166,12 @@ def at_times(incumbents: pd.DataFrame, times: Iterable[float]) -> pd.DataFrame:
 def summarise(
     table: pd.DataFrame, value: str = "test_error", by: Sequence[str] = ("method", "time")
 ) -> pd.DataFrame:
-    """Return median and quartiles over seeds.
-
-    Of `at_times` this is anytime performance; of `time_to_target`, by ``["method"]``, the time that a method
-    needs.
+    """Return median and quartiles over seeds: of `at_times`, this is anytime performance.
 
     Parameters
     ----------
     table
-        One row a seed within each group of `by`. NaN in `value` counts as worse than any number: it stands
-        for a run that has no incumbent yet, or never came to the target.
+        One row a seed within each group of `by`. NaN counts as worse than any number.
     value
         The column to summarise.
     by
@@ -201,9 +180,8 @@ def summarise(
     Returns
     -------
     DataFrame
-        The columns of `by`, ``n_seeds``, ``n_missing`` (how many are NaN), ``lower_quartile``, ``median`` and
-        ``upper_quartile``. A quartile is NaN where it falls among the missing. Between two seeds it is
-        interpolated.
+        The columns of `by`, ``n_seeds``, ``n_missing`` (how many are NaN), ``lower_quartile``, ``median``
+        and ``upper_quartile``, interpolated between two seeds, and NaN among the missing.
     """
     columns = {"n_seeds": "size", "n_missing": lambda values: values.isna().sum()}
     for name, share in {"lower_quartile": 0.25, "median": 0.5, "upper_quartile": 0.75}.items():
@@ -221,21 +199,19 @@ def _quantile(values: pd.Series, share: float) -> float:
 def best_configuration(noise: pd.DataFrame) -> dict[str, Any]:
     """Return what the best configuration is worth, over many trainings of it.
 
-    In a recording with one training a configuration the lowest error is that of the luckiest. Here it is a
-    mean over training seeds; and as the configuration is chosen by its validation error, its test error is
-    not flattered.
+    As the configuration is chosen by its validation error, its test error is not flattered.
 
     Parameters
     ----------
     noise
-        Learning curves of some configurations under several seeds, with the columns ``configuration``,
-        ``seed``, ``epoch``, ``valid_error`` and ``test_error``. The last epoch counts.
+        Learning curves with the columns ``configuration``, ``seed``, ``epoch``, ``valid_error`` and
+        ``test_error``. The last epoch counts.
 
     Returns
     -------
     dict
-        ``configuration`` (the one with the lowest mean validation error), ``n_seeds``, ``valid_error`` and
-        ``test_error`` (means over its seeds), and ``standard_error`` (of the mean test error).
+        ``configuration``, ``n_seeds``, ``valid_error`` and ``test_error`` (means over its seeds), and
+        ``standard_error`` (of the mean test error).
     """
     trained = noise[noise["epoch"] == noise["epoch"].max()]
     best = trained.groupby("configuration")["valid_error"].mean().idxmin()
@@ -254,59 +230,24 @@ def normalised_regret(
 ) -> pd.DataFrame:
     """Add the column ``regret``: 0 is the best configuration, 1 a typical one that was drawn at random.
 
-    The regret is (error - `best`) / (`typical` - `best`). It is a little below 0 where the incumbent's one
-    training was luckier than the best configuration is on average.
+    The regret is (error - `best`) / (`typical` - `best`), and below 0 where one training was lucky.
 
     Parameters
     ----------
     table
         Incumbents, from `run_methods` or `at_times`.
-    best
-        The error of the best configuration: ``best_configuration(noise)["test_error"]``.
-    typical
-        The error of the median configuration of the space, trained to the end.
+    best, typical
+        The errors of the best configuration (`best_configuration`) and of the median one.
     value
         The column with the error.
-
-    Raises
-    ------
-    ValueError
-        If `typical` is not above `best`.
     """
-    if not best < typical:
-        raise ValueError(f"typical must be above best, got typical={typical!r} and best={best!r}")
     return table.assign(regret=(table[value] - best) / (typical - best))
-
-
-def time_to_target(incumbents: pd.DataFrame, target: float, *, value: str = "test_error") -> pd.DataFrame:
-    """Return the time at which each run's incumbent first reached a target.
-
-    Parameters
-    ----------
-    incumbents
-        As `run_methods` returns them.
-    target
-        Reached by an incumbent whose `value` is this or less. The test error of a later incumbent may be
-        higher again; the first time counts.
-    value
-        The column with the error.
-
-    Returns
-    -------
-    DataFrame
-        ``method``, ``seed`` and ``time``, one row a run. The time is NaN where the target was never reached.
-        Leaving such runs out would flatter; ``summarise(times, "time", by=["method"])`` counts them as longer
-        than all others, which is right where all runs had the same time to spend.
-    """
-    reached = incumbents[incumbents[value] <= target].groupby(RUN, as_index=False)["time"].min()
-    return incumbents[RUN].drop_duplicates().merge(reached, how="left")
 
 
 def average_ranks(table: pd.DataFrame, *, value: str = "test_error") -> pd.DataFrame:
     """Return each method's rank, averaged over seeds.
 
-    At each time and seed the methods are ranked, 1 for the lowest error. Methods with equal errors share the
-    mean of their ranks, and those without an incumbent share the last ones.
+    Rank 1 is the lowest error. Equal errors share the mean of their ranks, missing ones the last ranks.
 
     Parameters
     ----------
@@ -318,13 +259,7 @@ def average_ranks(table: pd.DataFrame, *, value: str = "test_error") -> pd.DataF
     Returns
     -------
     DataFrame
-        ``method``, ``time``, ``n_seeds`` and ``average_rank``. Two methods differ where their average ranks
-        are further apart than `critical_difference`.
-
-    Raises
-    ------
-    ValueError
-        If fewer than 2 seeds are common to all methods.
+        ``method``, ``time``, ``n_seeds`` and ``average_rank``.
     """
     table = _common_seeds(table)
     ranks = table.groupby(["time", "seed"])[value].rank(na_option="bottom")
@@ -332,54 +267,22 @@ def average_ranks(table: pd.DataFrame, *, value: str = "test_error") -> pd.DataF
     return groups.agg(n_seeds=("seed", "size"), average_rank=("rank", "mean")).reset_index()
 
 
-def friedman_test(table: pd.DataFrame, *, value: str = "test_error") -> pd.DataFrame:
-    """Test at each time whether any of three or more methods differs from the others (Friedman, 1937).
-
-    Average ranks are worth comparing one by one only where this p-value is small.
-
-    Parameters
-    ----------
-    table, value
-        As in `average_ranks`.
-
-    Returns
-    -------
-    DataFrame
-        ``time``, ``statistic`` (approximately chi-square distributed) and ``p_value``.
-
-    Raises
-    ------
-    ValueError
-        If fewer than 2 seeds are common to all methods, a run has no incumbent, or there are fewer than 3
-        methods.
-    """
-    from scipy.stats import friedmanchisquare
-
-    wide = _by_method(_common_seeds(table), value)
-    rows = [(time, *friedmanchisquare(*errors.T.to_numpy())) for time, errors in wide.groupby(level="time")]
-    return pd.DataFrame(rows, columns=["time", "statistic", "p_value"])
-
-
 def critical_difference(n_methods: int, n_seeds: int, alpha: float = 0.05) -> float:
     """Return how far apart two average ranks must be for the methods to differ.
 
     This is the Nemenyi test, which allows for all pairs being compared: *q* sqrt(k (k + 1) / (6 N)) for k
-    methods and N seeds, where *q* is the quantile of the studentized range over sqrt(2) (Demšar, "Statistical
-    comparisons of classifiers over multiple data sets", Journal of Machine Learning Research 7, 2006).
+    methods and N seeds, where *q* is the quantile of the studentized range over sqrt(2) (Demšar,
+    "Statistical comparisons of classifiers over multiple data sets", JMLR 7, 2006).
 
     Parameters
     ----------
-    n_methods
-        How many methods were ranked, at least 2.
-    n_seeds
-        Over how many seeds.
+    n_methods, n_seeds
+        How many methods were ranked, and over how many seeds.
     alpha
         The probability of finding any difference where there is none.
     """
     from scipy.stats import studentized_range
 
-    if n_methods < 2 or n_seeds < 1:
-        raise ValueError(f"at least 2 methods and 1 seed are needed, got {n_methods!r} and {n_seeds!r}")
     q = studentized_range.ppf(1 - alpha, n_methods, math.inf) / math.sqrt(2)
     return float(q * math.sqrt(n_methods * (n_methods + 1) / (6 * n_seeds)))
 
@@ -390,8 +293,6 @@ def paired_differences(
     *,
     value: str = "test_error",
     confidence: float = 0.95,
-    n_resamples: int = 9999,
-    random_state: int = 0,
 ) -> pd.DataFrame:
     """Compare every method with one of them, seed by seed, and say which differences hold.
 
@@ -405,35 +306,31 @@ def paired_differences(
         The column with the error.
     confidence
         Of the interval. A p-value counts as small below 1 - `confidence`.
-    n_resamples, random_state
-        Of the bootstrap.
 
     Returns
     -------
     DataFrame
         One row for each other method and time: ``method``, ``time``, ``n_seeds``; ``difference``, the mean
         over seeds of the method's error less the baseline's; ``low`` and ``high``, its bootstrap interval
-        (percentiles); ``p_value`` of the Wilcoxon signed-rank test; ``p_adjusted``, the same by Holm's method
-        for all methods at that time; and ``verdict``: "better" or "worse" where the interval excludes 0 and
-        ``p_adjusted`` is small, else "no difference", which means that none was found.
+        (percentiles); ``p_value`` of the Wilcoxon signed-rank test; ``p_adjusted``, by Holm's method for all
+        methods at that time; and ``verdict``: "better" or "worse" where the interval excludes 0 and
+        ``p_adjusted`` is small, else "no difference".
 
     Raises
     ------
     ValueError
-        If `baseline` is unknown, fewer than 2 seeds are common to all methods, or a run has no incumbent.
+        If `baseline` is unknown, fewer than 2 seeds are common to all, or a run has no incumbent.
 
     Notes
     -----
-    With few seeds the interval is too narrow: at 20, and errors with a long tail, 95 % are about 90 %. Fewer
-    than 6 seeds never give a p-value below 0.05. Each time is a comparison of its own: choose the times
-    before looking.
+    At 20 seeds and errors with a long tail, the interval of 95 % is one of about 90 %. Fewer than 6 seeds
+    never give a p-value below 0.05. Choose the times before looking: each is a comparison of its own.
     """
     wide = _by_method(_common_seeds(table), value)
     if baseline not in wide or len(wide.columns) < 2:
         raise ValueError(f"baseline must be one of two or more methods {list(wide)}, got {baseline!r}")
     rows = [
-        {"method": method, "time": time}
-        | _difference(errors[method] - errors[baseline], confidence, n_resamples, random_state)
+        {"method": method, "time": time, **_difference(errors[method] - errors[baseline], confidence)}
         for method in wide.columns.drop(baseline)
         for time, errors in wide.groupby(level="time")
     ]
@@ -444,18 +341,17 @@ def paired_differences(
     return found.assign(verdict=np.select([better, worse], ["better", "worse"], "no difference"))
 
 
-def _difference(differences: pd.Series, confidence: float, n_resamples: int, random_state: int) -> dict:
+def _difference(differences: pd.Series, confidence: float) -> dict[str, float]:
     from scipy.stats import bootstrap, wilcoxon
 
-    # Errors are counts over the size of a data set: their differences tie, unless rounding keeps them apart.
+    # Errors are counts over the size of a data set: their differences tie, but for rounding.
     sample = differences.to_numpy().round(12)
     interval = bootstrap(
         (sample,),
         np.mean,
         method="percentile",
         confidence_level=confidence,
-        n_resamples=n_resamples,
-        rng=np.random.default_rng(random_state),
+        rng=np.random.default_rng(0),  # the same interval again
     ).confidence_interval
     p_value = wilcoxon(sample).pvalue if sample.any() else 1.0
     ends = {"low": float(interval.low), "high": float(interval.high)}
@@ -465,7 +361,8 @@ def _difference(differences: pd.Series, confidence: float, n_resamples: int, ran
 def _holm(p_values: pd.Series) -> pd.Series:
     """Adjust m p-values (Holm, 1979): the smallest times m, the next times m - 1, and so on."""
     ordered = p_values.sort_values()
-    return (ordered * np.arange(len(ordered), 0, -1)).cummax().clip(upper=1.0).reindex(p_values.index)
+    adjusted = (ordered * np.arange(len(ordered), 0, -1)).cummax().clip(upper=1.0)
+    return adjusted.reindex(p_values.index)
 
 
 def _common_seeds(table: pd.DataFrame) -> pd.DataFrame:

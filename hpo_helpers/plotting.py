@@ -12,15 +12,15 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, ScalarForm
 
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#999999"
 
-#: Told apart by the colour-blind (Okabe and Ito, 2008). Seven colours and four styles make 28 kinds of line.
+#: Told apart by the colour-blind (Okabe and Ito, 2008); with four styles they make 28 kinds of line.
 COLOURS = (BLUE, ORANGE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LINE_STYLES = ("-", "--", "-.", ":")
 
-#: Where an axis of errors is marked: over a wide range, and over one that would hold few of those marks.
+#: Where an axis of errors is marked: over a wide range, and over a narrow one.
 ERROR_TICKS = (0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 0.9)
-CLOSE_ERROR_TICKS = (0.01, 0.015, 0.02, 0.025, 0.03, 0.035, 0.04, 0.045, 0.05, 0.06, 0.08, 0.1, 0.15, 0.2, 0.5)
+CLOSE_ERROR_TICKS = (*(np.arange(10, 50, 5) / 1000), 0.05, 0.06, 0.08, 0.1, 0.15, 0.2, 0.5)
 
-#: Methods that occur in several lessons look the same in all of them. Lines alone tell related ones apart.
+#: Methods that occur in several lessons look the same in all of them.
 LOOKS = {
     "grid search": ("#56B4E9", "-."),
     "random search": (BLUE, "-"),
@@ -36,21 +36,22 @@ LOOKS = {
 
 
 def look_of(method: str, number: int = 0) -> dict[str, str]:
-    """Return the ``color`` and ``linestyle`` of a method: those of `LOOKS`, or else the next by `number`."""
+    """Return the ``color`` and ``linestyle`` of a method: of `LOOKS`, or else the next by `number`."""
     others = (COLOURS[number % len(COLOURS)], LINE_STYLES[number % len(LINE_STYLES)])
     return dict(zip(("color", "linestyle"), LOOKS.get(method, others), strict=True))
 
 
-def plot_curves(table: pd.DataFrame, *, group: str = "trial", value: str = "value", ax: Axes | None = None) -> Axes:
-    """Draw learning curves: error against epochs, the best one in colour, a dot where training stopped early.
+def plot_curves(
+    table: pd.DataFrame, *, group: str = "trial", value: str = "value", ax: Axes | None = None
+) -> Axes:
+    """Draw learning curves: the best one in colour, a dot where training stopped early.
 
     Parameters
     ----------
     table
-        One row a report, with the columns ``epoch``, `group` (which curve it belongs to) and `value` (an error
-        between 0 and 1).
+        One row a report, with the column ``epoch`` and those that the next two name.
     group, value
-        Names of columns.
+        Names of columns: which curve it is, and an error between 0 and 1.
     ax
         Where to draw; a new figure if not given.
     """
@@ -59,7 +60,8 @@ def plot_curves(table: pd.DataFrame, *, group: str = "trial", value: str = "valu
     last_epoch = table["epoch"].max()
     for name, curve in table.groupby(group):
         colour, width, order = (ORANGE, 3, 3) if name == best else (BLUE, 1, 2)
-        ax.plot(curve["epoch"], curve[value], color=colour, linewidth=width, zorder=order, alpha=0.7)
+        style = {"color": colour, "linewidth": width, "zorder": order, "alpha": 0.7}
+        ax.plot(curve["epoch"], curve[value], **style)
         if curve["epoch"].max() < last_epoch:
             ax.plot(*curve[["epoch", value]].iloc[-1], "o", color=GREY, markersize=4, zorder=1)
     _label_handles(ax, stopped=(table.groupby(group)["epoch"].max() < last_epoch).any())
@@ -68,48 +70,36 @@ def plot_curves(table: pd.DataFrame, *, group: str = "trial", value: str = "valu
     return error_axis(ax)
 
 
-def plot_anytime(
-    table: pd.DataFrame,
-    *,
-    value: str = "value",
-    until: float | None = None,
-    ax: Axes | None = None,
-    label: str = "incumbent",
-) -> Axes:
+def plot_anytime(table: pd.DataFrame, *, until: float, ax: Axes | None = None) -> Axes:
     """Draw anytime performance: the incumbent's error against time.
 
     Parameters
     ----------
     table
-        One row an incumbent, with the columns ``time`` (seconds) and `value` (an error between 0 and 1).
-    value
-        Name of a column.
+        One row an incumbent, with the columns ``time`` (seconds) and ``value`` (an error between 0 and 1).
     until
-        The time, in seconds, up to which the last incumbent is drawn; that of the last row if not given.
+        The time, in seconds, up to which the last incumbent is drawn.
     ax
         Where to draw; a new figure if not given.
-    label
-        The name of the method, for the legend.
     """
     ax = ax or plt.subplots()[1]
-    (line,) = ax.step(table["time"], table[value], where="post", label=label, marker="o", markersize=4)
-    if until is not None:
-        ax.plot([table["time"].iloc[-1], until], [table[value].iloc[-1]] * 2, color=line.get_color())
+    steps = {"where": "post", "label": "incumbent", "marker": "o", "markersize": 4}
+    (line,) = ax.step(table["time"], table["value"], **steps)
+    end, value = table[["time", "value"]].iloc[-1]
+    ax.plot([end, until], [value, value], color=line.get_color())
     ax.set(xlabel="time in seconds", ylabel="validation error of the incumbent")
     ax.legend()
     return error_axis(ax)
 
 
 def plot_methods(summary: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
-    """Draw anytime performance of several methods: medians over seeds, in bands from quartile to quartile.
-
-    The legend stands at the right, in the order in which the curves end.
+    """Draw anytime performance of several methods: medians over seeds, in bands between the quartiles.
 
     Parameters
     ----------
     summary
-        One row for each method and time, with the columns ``method``, ``time`` (seconds), ``lower_quartile``,
-        ``median`` and ``upper_quartile`` (of errors between 0 and 1). Nothing is drawn where they are NaN.
+        One row for each ``method`` and ``time`` (seconds), with ``lower_quartile``, ``median`` and
+        ``upper_quartile`` of errors between 0 and 1, or NaN.
     ax
         Where to draw; a new figure if not given.
     """
@@ -118,7 +108,7 @@ def plot_methods(summary: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     return error_axis(ax)
 
 
-def plot_regret(summary: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+def plot_regret(summary: pd.DataFrame) -> Axes:
     """Draw the normalised regret of several methods, as `plot_methods` draws errors.
 
     The axis is logarithmic above 10 % and linear below, where noise takes regrets under 0.
@@ -127,21 +117,16 @@ def plot_regret(summary: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     ----------
     summary
         As for `plot_methods`, of regrets: 0 is the best configuration, 1 a typical one.
-    ax
-        Where to draw; a new figure if not given.
     """
-    ax = _draw_medians(summary, ax or plt.subplots(figsize=(10.5, 4.8))[1])
+    ax = _draw_medians(summary, plt.subplots(figsize=(10.5, 4.8))[1])
     ax.axhline(0, color=GREY, linewidth=1, zorder=1)
     ax.set_ylabel("normalised regret")
     ax.set_yscale("symlog", linthresh=0.1, linscale=0.6)
     return _per_cent_ticks(ax, (-0.2, -0.1, -0.05, 0, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10))
 
 
-def plot_ranks(ranks: pd.DataFrame, critical_difference: float, *, ax: Axes | None = None) -> Axes:
-    """Draw a critical-difference diagram: average ranks of methods, joined where no difference shows.
-
-    The form is that of Demšar, "Statistical comparisons of classifiers over multiple data sets", Journal of
-    Machine Learning Research 7, 2006.
+def plot_ranks(ranks: pd.DataFrame, critical_difference: float) -> Axes:
+    """Draw Demšar's critical-difference diagram: average ranks, joined where no difference shows.
 
     Parameters
     ----------
@@ -149,21 +134,14 @@ def plot_ranks(ranks: pd.DataFrame, critical_difference: float, *, ax: Axes | No
         One row a method, with the columns ``method`` and ``average_rank`` (1 is best).
     critical_difference
         How far apart two average ranks must be to differ.
-    ax
-        Where to draw; a new figure if not given.
-
-    Raises
-    ------
-    ValueError
-        If a method has several ranks, for example at several times.
     """
     if ranks["method"].duplicated().any():
-        raise ValueError(f"one rank a method is needed, got {ranks['method'].value_counts().to_dict()}")
+        raise ValueError(f"one rank a method is needed, got\n{ranks}")
     ordered = ranks.sort_values("average_rank", kind="stable")
     values = ordered["average_rank"].to_numpy()
     groups = _joined(values, critical_difference)
     rows = len(groups) + (len(values) + 1) // 2 + 2
-    ax = ax or plt.subplots(figsize=(11, 0.9 + 0.28 * rows))[1]
+    ax = plt.subplots(figsize=(11, 0.9 + 0.28 * rows))[1]
     _rank_axis(ax, len(values), rows)
     for row, (best, worst) in enumerate(groups, start=1):
         _rank_bar(ax, row, values[best], values[worst])
@@ -180,19 +158,12 @@ def plot_timeline(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     Parameters
     ----------
     table
-        One row a piece of work, with the columns ``worker``, ``start`` and ``end`` (seconds) and ``label`` (a
-        kind of work, for example a rung). Each label has its colour, in the order in which they first occur.
+        One row a piece of work, with ``worker``, ``start`` and ``end`` (seconds) and ``label``, which has
+        its colour, for example a rung.
     ax
         Where to draw; a new figure if not given.
 
-    Raises
-    ------
-    ValueError
-        If a piece of work ends before it starts, or there are more labels than colours that can be told apart.
     """
-    backwards = table[table["end"] < table["start"]]
-    if len(backwards):
-        raise ValueError(f"work must end after it starts, got {backwards.iloc[0].to_dict()}")
     labels = table["label"].unique()
     if len(labels) > len(COLOURS):
         raise ValueError(f"at most {len(COLOURS)} labels can be told apart by colour, got {len(labels)}")
@@ -202,7 +173,8 @@ def plot_timeline(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
         work = table[table["label"] == label]
         rows = [workers.index(worker) for worker in work["worker"]]
         seconds = work["end"] - work["start"]
-        ax.barh(rows, seconds, left=work["start"], height=0.8, color=colour, edgecolor="white", label=label)
+        style = {"color": colour, "edgecolor": "white", "label": label}
+        ax.barh(rows, seconds, left=work["start"], height=0.8, **style)
     ax.set(xlabel="time in seconds", ylabel="worker", xlim=(0, table["end"].max()))
     ax.set_yticks(range(len(workers)), workers)
     ax.set_ylim(len(workers) - 0.5, -0.5)
@@ -211,25 +183,21 @@ def plot_timeline(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def plot_surrogate(
-    table: pd.DataFrame, trials: pd.DataFrame, *, axes: Sequence[Axes] | None = None
-) -> Sequence[Axes]:
-    """Draw a surrogate model of an error with its trials, and under it the acquisition function.
+def plot_surrogate(table: pd.DataFrame, trials: pd.DataFrame, *, axes: Sequence[Axes]) -> Sequence[Axes]:
+    """Draw a surrogate model with its trials, and under it the acquisition function.
 
     Parameters
     ----------
     table
-        One row a point, with the columns ``x`` (on a logarithmic scale), ``middle``, ``low`` and ``high`` (what the
-        model expects there, and the ends of its band; errors between 0 and 1), ``acquisition``, and ``truth`` where
-        it is known.
+        One row a point ``x`` (on a logarithmic scale), with ``middle``, ``low`` and ``high`` (the model's
+        mean and band, as errors between 0 and 1), ``acquisition``, and ``truth``.
     trials
-        One row a trial, with the columns ``x`` and ``value`` (an error between 0 and 1).
+        One row a trial, with ``x`` and ``value`` (an error between 0 and 1).
     axes
-        Two, one over the other; a new figure if not given.
+        Two, one over the other.
     """
-    upper, lower = plt.subplots(2, sharex=True, height_ratios=[2, 1])[1] if axes is None else axes
-    if "truth" in table:
-        upper.plot("x", "truth", data=table, color=GREY, linestyle=":", label="truth")
+    upper, lower = axes
+    upper.plot("x", "truth", data=table, color=GREY, linestyle=":", label="truth")
     upper.plot("x", "middle", data=table, color=BLUE, label="model")
     upper.fill_between("x", "low", "high", data=table, color=BLUE, alpha=0.15, linewidth=0)
     upper.plot("x", "value", "o", data=trials, color="black", markersize=6, zorder=4, label="trials")
@@ -244,7 +212,7 @@ def plot_surrogate(
 
 
 def error_axis(ax: Axes) -> Axes:
-    """Give errors between 0 and 1 a logarithmic axis in per cent, since the last per cents matter most."""
+    """Give errors between 0 and 1 a logarithmic axis in per cent."""
     ax.set_yscale("log")
     low, high = ax.get_ylim()
     return _per_cent_ticks(ax, ERROR_TICKS if high > 5 * low else CLOSE_ERROR_TICKS)
@@ -268,12 +236,12 @@ def _draw_medians(summary: pd.DataFrame, ax: Axes) -> Axes:
         look = look_of(method, number)
         # Where curves meet, a dotted one on top lets a solid one be seen.
         order = 2 + LINE_STYLES.index(look["linestyle"]) / 10
-        lines += ax.plot(
-            curve["time"], curve["median"], label=method, drawstyle="steps-post", zorder=order, **look
-        )
+        style = {"label": method, "drawstyle": "steps-post", "zorder": order} | look
+        lines += ax.plot(curve["time"], curve["median"], **style)
         quartiles = curve[["time", "lower_quartile", "upper_quartile"]].to_numpy().T
         ax.fill_between(*quartiles, step="post", color=look["color"], alpha=0.12, linewidth=0)
-    ax.set(xlabel="time in seconds", xscale="log", xlim=(summary["time"].min(), summary["time"].max()))
+    first, last = summary["time"].min(), summary["time"].max()
+    ax.set(xlabel="time in seconds", xscale="log", xlim=(first, last))
     _plain_ticks(ax)
     lines.sort(key=lambda line: np.nan_to_num(line.get_ydata()[-1], nan=np.inf), reverse=True)
     ax.legend(handles=lines, loc="center left", bbox_to_anchor=(1.0, 0.5))
@@ -287,7 +255,7 @@ def _plain_ticks(ax: Axes) -> None:
 
 
 def _joined(ranks: np.ndarray, critical_difference: float) -> list[tuple[int, int]]:
-    """Return first and last of each largest group of sorted ranks that lie within the critical difference."""
+    """Return first and last of each largest group of sorted ranks within the critical difference."""
     lasts = [int(np.flatnonzero(ranks - rank <= critical_difference)[-1]) for rank in ranks]
     return [(i, last) for i, last in enumerate(lasts) if last > i and (i == 0 or last > lasts[i - 1])]
 
@@ -307,7 +275,7 @@ def _rank_bar(ax: Axes, row: int, start: float, end: float) -> None:
 
 
 def _rank_labels(ax: Axes, methods: list[str], ranks: np.ndarray, first_row: int) -> None:
-    """Draw a line from each rank down and out to the name: the better half leads left, the others right."""
+    """Draw a line from each rank to its name: the better half leads left, the others right."""
     half = (len(ranks) + 1) // 2
     for number, (method, rank) in enumerate(zip(methods, ranks, strict=True)):
         left = number < half

@@ -1,18 +1,11 @@
 """HyperDrive's three early-termination policies, as Optuna pruners.
 
-Each time that training reports its metric, one *interval* has passed: interval 3 is what a run reports with
-step 3, counted from 1. A policy is applied at every multiple of ``evaluation_interval`` that is at least
-``delay_evaluation``.
+*Interval* 3 is what a run reports with step 3, counted from 1. A policy is applied at every multiple of
+``evaluation_interval`` that is at least ``delay_evaluation``. It looks at what all runs of the study had
+reported by the same interval: those that go on, those that ended, and the judged run itself.
 
-At interval ``t`` only what was reported for the intervals 1 to ``t`` is looked at. So a young run is set
-against what older runs had shown by the same interval, never against what they reached later. All runs of the
-study count: those that go on, those that ended, and the judged run itself.
-
-A run's value is its best so far. A value that is not a number counts for nothing; a run that has reported no
-number at all is ended wherever the policy is applied, as Optuna's own pruners do.
-
-The documentation of HyperDrive describes the policies for a metric that is maximised. For a metric that is
-minimised, the mirror image here is this series' own.
+A run's value is its best so far. A value that is not a number counts for nothing; a run without any is
+ended. For a metric that is minimised HyperDrive's documentation gives no rules: these are mirrored here.
 
 Sources: the reference of ``azureml.train.hyperdrive``, and of ``azure.ai.ml.sweep``, its successor. The
 median rule is from D. Golovin et al., "Google Vizier: A Service for Black-Box Optimization", KDD 2017.
@@ -31,7 +24,7 @@ from optuna.trial import FrozenTrial
 
 
 class _Policy(BasePruner):
-    """When a policy is applied, and to which values; what it decides is left to the policy."""
+    """When a policy is applied, and to which values."""
 
     def __init__(self, *, evaluation_interval: int = 1, delay_evaluation: int = 0) -> None:
         _check_whole("evaluation_interval", evaluation_interval, lowest=1)
@@ -55,21 +48,19 @@ class _Policy(BasePruner):
         return self._ends(_best(values, maximize), [run for run in runs if run], maximize)
 
     def _rivals(self, study: Study, interval: int) -> list[FrozenTrial]:
-        """Return the runs that the judged one is compared with, itself among them."""
         return study.get_trials(deepcopy=False)
 
     @abstractmethod
     def _ends(self, value: float, runs: list[list[float]], maximize: bool) -> bool:
-        """Return whether a run whose best is `value` ends, given what each run reported so far."""
+        """Return whether a run whose best is `value` ends, given what each run reported."""
 
 
 class BanditPolicy(_Policy):
     """Policy to end a run that falls behind the best one by more than a slack.
 
-    With ``slack_factor``, a run ends if its best value is below ``best / (1 + slack_factor)`` when
-    maximising, or above ``best * (1 + slack_factor)`` when minimising. With ``slack_amount``, it ends below
-    ``best - slack_amount``, or above ``best + slack_amount``. ``best`` is the best value that any run
-    reported up to the same interval.
+    With ``slack_factor``, a run ends below ``best / (1 + slack_factor)`` when maximising, or above
+    ``best * (1 + slack_factor)`` when minimising. With ``slack_amount``, it ends below
+    ``best - slack_amount``, or above ``best + slack_amount``.
 
     Parameters
     ----------
@@ -85,8 +76,8 @@ class BanditPolicy(_Policy):
     Raises
     ------
     ValueError
-        If both slacks are given, or none, or a setting is out of range. Also while tuning, if the best value
-        is negative and the slack is a ratio: it would end the best run itself.
+        If both slacks are given, or none, or a setting is out of range. While tuning, if the best value is
+        negative and the slack is a ratio, which would end the best run itself.
 
     Examples
     --------
@@ -127,25 +118,13 @@ class BanditPolicy(_Policy):
 class MedianStoppingPolicy(_Policy):
     """Policy to end a run whose best value is worse than the median of the runs' averages.
 
-    At interval ``t``, each run's average is that of all it reported for the intervals 1 to ``t``; a run that
-    ended or stands before ``t`` takes part with those it has. Optuna's ``MedianPruner`` compares with other
-    numbers: the values at interval ``t`` itself, of completed trials alone.
+    A run's average is that of all it reported up to the interval. Optuna's ``MedianPruner`` compares with
+    other numbers: the values at the interval itself, of completed trials alone.
 
     Parameters
     ----------
-    evaluation_interval
-        The policy is applied at the multiples of this number of intervals.
-    delay_evaluation
-        The first interval at which the policy may be applied.
-
-    Raises
-    ------
-    ValueError
-        If a setting is out of range.
-
-    Examples
-    --------
-    >>> study = optuna.create_study(pruner=MedianStoppingPolicy(delay_evaluation=5))
+    evaluation_interval, delay_evaluation
+        As in `BanditPolicy`.
     """
 
     def _ends(self, value: float, runs: list[list[float]], maximize: bool) -> bool:
@@ -155,39 +134,28 @@ class MedianStoppingPolicy(_Policy):
 class TruncationSelectionPolicy(_Policy):
     """Policy to end a given percentage of the runs, the worst, at each interval.
 
-    A run is ranked by its best value among the runs that have reached the same interval. Of ``n`` runs, the
-    worst ``floor(n * truncation_percentage / 100)`` end. Runs that are equal share a fate: they end only if
-    there is room for all of them. Runs arrive one by one, and each is judged among those that arrived before
-    it: the share that is ended over a whole study may differ from the percentage.
+    A run is ranked by its best value among the runs that have reached the interval by then. Of ``n`` runs,
+    the worst ``floor(n * truncation_percentage / 100)`` end, equal ones only if there is room for all.
 
     Parameters
     ----------
     truncation_percentage
         The percentage of runs to end, a whole number from 1 to 99.
-    evaluation_interval
-        The policy is applied at the multiples of this number of intervals.
-    delay_evaluation
-        The first interval at which the policy may be applied.
-
-    Raises
-    ------
-    ValueError
-        If a setting is out of range.
-
-    Examples
-    --------
-    >>> policy = TruncationSelectionPolicy(truncation_percentage=20, delay_evaluation=5)
-    >>> study = optuna.create_study(pruner=policy)
+    evaluation_interval, delay_evaluation
+        As in `BanditPolicy`.
     """
 
     def __init__(
-        self, *, truncation_percentage: int, evaluation_interval: int = 1, delay_evaluation: int = 0
+        self,
+        *,
+        truncation_percentage: int,
+        evaluation_interval: int = 1,
+        delay_evaluation: int = 0,
     ) -> None:
         super().__init__(evaluation_interval=evaluation_interval, delay_evaluation=delay_evaluation)
         if not isinstance(truncation_percentage, Integral) or not 1 <= truncation_percentage <= 99:
-            raise ValueError(
-                f"truncation_percentage must be a whole number from 1 to 99, got {truncation_percentage!r}"
-            )
+            wanted = "truncation_percentage must be a whole number from 1 to 99"
+            raise ValueError(f"{wanted}, got {truncation_percentage!r}")
         self._truncation_percentage = truncation_percentage
 
     def _rivals(self, study: Study, interval: int) -> list[FrozenTrial]:
@@ -213,7 +181,7 @@ def _is_worse(value: float, limit: float, maximize: bool) -> bool:
 
 
 def _average(values: list[float]) -> float:
-    # Rounding may put the mean of equal values above them all, and each would then be worse than the average.
+    # Rounding may put the mean of equal values above them all, and each would then be worse than it.
     return min(max(fmean(values), min(values)), max(values))
 
 

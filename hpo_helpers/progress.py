@@ -1,9 +1,10 @@
-"""The progress bar of `tune`."""
+"""Progress bars: that of `tune`, and one over anything that is counted."""
 
 from __future__ import annotations
 
 import os
 import warnings
+from typing import Any
 
 with warnings.catch_warnings():
     # Without ipywidgets tqdm warns and falls back to text, which is what we want there.
@@ -11,27 +12,25 @@ with warnings.catch_warnings():
     from tqdm.auto import tqdm
 
 
+def new_bar(*, enabled: bool = True, **settings: Any) -> tqdm:
+    """Return a bar of tqdm's that vanishes at the end, so that outputs compare."""
+    # tqdm's own reading of TQDM_DISABLE is lost in its notebook variant.
+    hidden = not enabled or bool(os.environ.get("TQDM_DISABLE"))
+    return tqdm(leave=False, disable=hidden, **settings)
+
+
 class ProgressBar:
     """Shows finished trials (or, where only time is limited, seconds) and the incumbent's value.
 
-    Parameters
-    ----------
-    n_trials
-        The number of trials that is the end; None if only time is limited.
-    timeout
-        The seconds that are the end; looked at only where `n_trials` is None.
-    enabled
-        Whether anything is shown.
+    Where `n_trials` is None, `timeout`, in seconds, is the end.
     """
 
     def __init__(self, n_trials: int | None, timeout: float | None, enabled: bool = True) -> None:
         self._counts_trials = n_trials is not None
         total, unit = (n_trials, "trials") if self._counts_trials else (timeout, "s")
-        # No rates: trials of different lengths have none. The bar vanishes at the end, so that outputs compare.
+        # No rates: trials of different lengths have none.
         shape = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} " + unit + "{postfix}"
-        # tqdm's own reading of TQDM_DISABLE is lost in its notebook variant.
-        hidden = not enabled or bool(os.environ.get("TQDM_DISABLE"))
-        self._bar = tqdm(total=total, desc="tuning", bar_format=shape, leave=False, disable=hidden)
+        self._bar = new_bar(enabled=enabled, total=total, desc="tuning", bar_format=shape)
 
     def __enter__(self) -> ProgressBar:
         return self

@@ -1,4 +1,4 @@
-"""Going on with a study that was cut off: which of its trials nobody trains any more, and what time it is there."""
+"""Going on with a study that was cut off: which trials nobody trains any more, and what time it is."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SAMPLERS = weakref.WeakSet()
 
 
 def take_up(study: optuna.Study) -> None:
-    """Make a study this process's to work on: close what others abandoned, and draw nothing that was drawn."""
+    """Make a study this process's to work on: close what others abandoned, draw nothing that was drawn."""
     close_abandoned_trials(study)
     process = _this_process()
     study.set_user_attr(f"tuned by {process['host']} {process['pid']} {process['started']}", process)
@@ -49,7 +49,7 @@ def requeue(study: optuna.Study, trial: Trial | FrozenTrial, reason: str) -> Non
 
 
 def last_time(study: optuna.Study) -> float:
-    """Return where the study's clock stood when the last trial reported or ended, 0 for a new study."""
+    """Return where the study's clock stood at the last report or end of a trial, 0 for a new study."""
     times = [0.0]
     for trial in study.get_trials(deepcopy=False):
         times.append(trial.user_attrs.get("finished", 0.0))
@@ -60,7 +60,7 @@ def last_time(study: optuna.Study) -> float:
 def close_abandoned_trials(study: optuna.Study) -> None:
     """Close the trials that a dead process left running, and queue their configurations again.
 
-    A trial of a process that still lives, on this machine or (which cannot be seen) on another, is left alone.
+    A trial of a process that lives, or may live on another machine, is left alone.
     """
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         if not _is_abandoned(study, trial):

@@ -42,16 +42,15 @@ def tune(
 
     Each report goes to the study's pruner in the order in which reports were made. A trial that trains to its
     end is told the value of its last epoch; a pruned one stops at once and frees its worker. Calling `tune`
-    again, after an interruption or in a new process, goes on where the study stood; a sampler that did not see
-    the trials so far is then seeded anew, since the same seed would propose the same configurations again.
+    again, after an interruption or in a new process, goes on where the study stood; a new sampler is seeded
+    anew then, since it would propose the same again.
 
     Parameters
     ----------
     study
-        Any single-objective study. Its sampler proposes configurations, its pruner ends trials early.
+        With one objective. Its sampler proposes configurations, its pruner ends trials early.
     space
-        The search space: a dict of Optuna distributions, or a function of a trial that suggests and returns
-        the parameters (for conditional spaces).
+        A dict of Optuna distributions, or a function of a trial that suggests and returns the parameters.
     launcher
         Where the jobs run. It is not closed.
     epochs
@@ -59,7 +58,7 @@ def tune(
     n_trials
         End when the study has so many finished trials, those of earlier calls included.
     timeout
-        End when the study's clock reads so many seconds. The clock is the launcher's, and goes on over several
+        End when the study's clock reads so many seconds: the launcher's clock, which goes on over several
         calls. Trials still running then are told PRUNED.
     trial_timeout
         Seconds after which a trial that has not ended is stopped and told FAIL.
@@ -71,8 +70,7 @@ def tune(
     Raises
     ------
     ValueError
-        If a setting is out of range, neither `n_trials` nor `timeout` is given, or `study` has several
-        objectives.
+        If a setting is out of range, or neither `n_trials` nor `timeout` is given.
     RuntimeError
         If `max_failures` trials in a row failed. The message carries the last error.
 
@@ -80,8 +78,8 @@ def tune(
     -----
     Every trial carries, as user attributes: ``started`` and ``finished`` (the study's clock, in seconds);
     ``reports`` (one dict an epoch: ``epoch``, ``time`` and everything that training yielded); ``error`` if it
-    failed; ``stop_reason`` if it was pruned; and ``owner`` (host, pid and start of the process that ran it),
-    by which trials that a dead process left running are recognised, closed, and queued again.
+    failed; ``stop_reason`` if it was pruned; and ``owner`` (host, pid and start of its process), by which
+    trials that a dead process left running are recognised, closed, and queued again.
     """
     _check(study, launcher, epochs, n_trials, timeout, trial_timeout, max_failures)
     resuming.take_up(study)
@@ -112,7 +110,9 @@ class _Run:
 class _Session:
     """One call of `tune`."""
 
-    def __init__(self, study, space, launcher, epochs, n_trials, timeout, trial_timeout, max_failures) -> None:
+    def __init__(
+        self, study, space, launcher, epochs, n_trials, timeout, trial_timeout, max_failures
+    ) -> None:
         self._study = study
         self._space = space
         self._launcher = launcher
@@ -140,7 +140,7 @@ class _Session:
         self._asking = False
 
     def step(self) -> bool:
-        """Start what may start, wait for an event and deal with it; return whether there is more to do."""
+        """Start what may start, wait for an event and deal with it; say whether there is more to do."""
         while self._may_start():
             self._start()
         jobs = [run.job for run in self._running.values()] + self._stopping
@@ -156,8 +156,8 @@ class _Session:
         for run in self._running.values():
             with suppress(Exception):
                 run.job.stop()
-        trials = [run.trial for run in self._running.values()] + [self._starting] * (self._starting is not None)
-        for trial in trials:
+        trials = [run.trial for run in self._running.values()]
+        for trial in trials + [self._starting] * (self._starting is not None):
             with suppress(Exception):
                 resuming.requeue(self._study, trial, f"interrupted by {type(error).__name__}")
         self._running.clear()
@@ -187,7 +187,8 @@ class _Session:
         self._starting = None
 
     def _until_deadline(self) -> float | None:
-        deadlines = [run.started + self._trial_timeout for run in self._running.values() if self._trial_timeout]
+        starts = [run.started for run in self._running.values()]
+        deadlines = [start + self._trial_timeout for start in starts if self._trial_timeout]
         if self._timeout is not None and self._running:
             deadlines.append(self._timeout)
         return max(0.0, min(deadlines) - self.clock()) if deadlines else None
@@ -196,7 +197,7 @@ class _Session:
         return self._timeout is not None and self.clock() >= self._timeout - CLOCK_TOLERANCE
 
     def _collect(self) -> None:
-        # Which jobs have ended is read first: their last reports are then certainly among those read next.
+        # Which jobs have ended is read first: their last reports are then among those read next.
         ended = [run for run in self._running.values() if run.job.finished]
         arrived = [(report, run) for run in self._running.values() for report in run.job.new_reports()]
         for report, run in sorted(arrived, key=lambda pair: (pair[0].time, pair[1].job.id)):
@@ -215,7 +216,7 @@ class _Session:
         run.trial.report(report.value, report.epoch)
         if self.incumbent is None or self._sign * report.value < self._sign * self.incumbent:
             self.incumbent = report.value
-        # Not after the last epoch: nothing would be saved, and a fully trained trial would count as pruned.
+        # Not after the last epoch: nothing would be saved, and a whole training would count as pruned.
         if report.epoch < run.job.epochs and run.trial.should_prune():
             self._stop(run, TrialState.PRUNED, stop_reason=f"pruned after epoch {report.epoch}")
 
@@ -254,25 +255,23 @@ class _Session:
         self.n_finished += 1
         self._failures = self._failures + 1 if state == TrialState.FAIL else 0
         if self._failures >= self._max_failures:
-            raise RuntimeError(f"{self._failures} trials in a row failed, the last one with: {attributes['error']}")
+            last = f"the last one with: {attributes['error']}"
+            raise RuntimeError(f"{self._failures} trials in a row failed, {last}")
 
 
 def _check(study, launcher, epochs, n_trials, timeout, trial_timeout, max_failures) -> None:
-    if len(study.directions) > 1:
-        raise ValueError(f"tune() needs a study with one objective, got {len(study.directions)}")
     if n_trials is None and timeout is None:
         raise ValueError("give n_trials, timeout, or both: otherwise tuning would never end")
     if int(epochs) != epochs or epochs < 1:
         raise ValueError(f"epochs must be a whole number of at least 1, got {epochs!r}")
-    if max_failures < 1:
-        raise ValueError(f"max_failures must be at least 1, got {max_failures!r}")
-    for name, limit in (("n_trials", n_trials), ("timeout", timeout), ("trial_timeout", trial_timeout)):
+    limits = {"n_trials": n_trials, "timeout": timeout, "trial_timeout": trial_timeout}
+    for name, limit in (limits | {"max_failures": max_failures}).items():
         if limit is not None and not limit > 0:
             raise ValueError(f"{name} must be positive, got {limit!r}")
     if isinstance(study.pruner, HyperbandPruner) and study.study_name.startswith("no-name-"):
         warnings.warn(
-            "this study was given no name, so Optuna drew one at random; HyperbandPruner chooses a trial's bracket "
-            "from it, and the run cannot be repeated: pass study_name=… to create_study",
+            "this study was given no name, so Optuna drew one at random; HyperbandPruner chooses a trial's "
+            "bracket from it, and the run cannot be repeated: pass study_name=… to create_study",
             stacklevel=3,
         )
 
@@ -282,7 +281,8 @@ def _count(study: optuna.Study, running: bool) -> int:
     finished = sum(trial.state.is_finished() and "requeued" not in trial.user_attrs for trial in trials)
     if not running:
         return finished
-    return finished + sum(trial.state == TrialState.RUNNING and "owner" in trial.user_attrs for trial in trials)
+    in_training = [trial for trial in trials if trial.state == TrialState.RUNNING]
+    return finished + sum("owner" in trial.user_attrs for trial in in_training)
 
 
 def _best_report(study: optuna.Study, sign: int) -> float | None:
@@ -294,8 +294,9 @@ def _best_report(study: optuna.Study, sign: int) -> float | None:
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
     """Hold Ctrl-C back until the end of the block."""
-    # Only the main thread is interrupted; and a handler that is not Python's cannot be put back.
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is None:
+    # A handler that is not Python's could not be put back.
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if not in_main_thread or signal.getsignal(signal.SIGINT) is None:
         yield
         return
     interrupts: list[tuple] = []

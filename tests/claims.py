@@ -12,10 +12,43 @@ import nbformat
 import pytest
 from notebook_files import NOTEBOOKS, comparison
 
-#: Where a model proposes, the last digit of a logarithm decides, which is not rounded everywhere as where it was recorded.
+from hpo_helpers.curves import NoisyCurves, RecordedCurves, cnn_curves
+from hpo_helpers.spaces import MNIST_CNN, to_unit_cube
+
+#: Where a model proposes, the last digit of a logarithm decides; not every machine rounds it as where it was recorded.
 follows_a_model = pytest.mark.xfail(
     not comparison.SAME_ROUNDING, reason="recorded where logarithms are rounded otherwise", strict=False
 )
+
+
+class PreparedCurves(RecordedCurves):
+    """The curves of configurations that are known beforehand: interpolated in one go, to the same digits."""
+
+    def __init__(self, configurations):
+        points = [list(to_unit_cube(MNIST_CNN, params).values()) for params in configurations]
+        known = zip(points, cnn_curves()._interpolate(points), strict=True)
+        self._known = {tuple(point): logarithms for point, logarithms in known}
+
+    def _logarithms(self, params):
+        return self._known[tuple(to_unit_cube(MNIST_CNN, params).values())]
+
+
+def ends(configurations):
+    """Return the last metrics of each configuration's curve, without noise."""
+    curves = PreparedCurves(configurations)
+    return [curves(params)[-1] for params in configurations]
+
+
+def noisy_ends(configurations, seeds):
+    """Return the last metrics of each configuration's curve, each disturbed by a seed."""
+    curves = PreparedCurves(configurations)
+    pairs = zip(configurations, seeds, strict=True)
+    return [NoisyCurves(seed, curves=curves)(params)[-1] for params, seed in pairs]
+
+
+def drawn(sampler, space):
+    """Return what a study with this sampler would suggest, without the study, which takes its time."""
+    return {name: sampler.sample_independent(None, None, name, space[name]) for name in space}
 
 
 def lesson_text(name):

@@ -275,7 +275,7 @@ def test_a_replayed_job_fails_with_a_sentence_for_what_was_not_recorded():
 
 
 def test_a_replayed_line_reads_like_one_of_training():
-    from hpo_helpers.jobs.local.script import parse_line
+    from hpo_helpers.jobs.lines import parse_line
     from hpo_helpers.train_mnist import LINE, train
 
     (metrics,) = train(**PARAMS, epochs=1)

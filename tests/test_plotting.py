@@ -37,58 +37,50 @@ def table():
     return pd.DataFrame(rows, columns=["trial", "epoch", "value"])
 
 
-def colours(ax):
-    return [line.get_color() for line in ax.lines if len(line.get_xdata()) > 0]
+def lines_of(ax, colour):
+    return [line for line in ax.lines if line.get_color() == colour and len(line.get_xdata()) > 0]
+
+
+def legend_of(ax):
+    return [text.get_text() for text in ax.get_legend().get_texts()]
+
+
+def marks_of(axis):
+    axis.figure.canvas.draw()
+    return [text.get_text() for text in axis.get_ticklabels()]
 
 
 def test_the_best_curve_stands_out_and_a_stopped_one_ends_in_a_dot(table):
     ax = plot_curves(table)
-    assert sorted(colours(ax)) == sorted([BLUE, GREY, BLUE, ORANGE])
-    (dot,) = [line for line in ax.lines if line.get_color() == GREY and len(line.get_xdata())]
+    assert len(lines_of(ax, BLUE)) == 2
+    (dot,), (best,) = lines_of(ax, GREY), lines_of(ax, ORANGE)
     assert (dot.get_xdata()[0], dot.get_ydata()[0]) == (1, 0.9)
-    (best,) = [line for line in ax.lines if line.get_color() == ORANGE and len(line.get_xdata())]
     assert min(best.get_ydata()) == 0.02
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["the best", "all others", "stopped here"]
-
-
-def test_without_stopped_curves_the_legend_does_not_speak_of_them(table):
-    ax = plot_curves(table[table["trial"] > 0])
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["the best", "all others"]
+    assert legend_of(ax) == ["the best", "all others", "stopped here"]
+    assert legend_of(plot_curves(table[table["trial"] > 0])) == ["the best", "all others"]
 
 
 def test_axes_are_named_and_ticks_are_rungs_and_per_cents(table):
-    ax = plot_curves(table)
+    _, given = plt.subplots()
+    renamed = table.rename(columns={"trial": "configuration", "value": "valid_error"})
+    ax = plot_curves(renamed, group="configuration", value="valid_error", ax=given)
+    assert ax is given
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("epochs trained", "validation error")
-    ax.figure.canvas.draw()
-    assert [text.get_text() for text in ax.get_xticklabels()] == ["1", "3", "9"]
-    assert "20 %" in [text.get_text() for text in ax.get_yticklabels()]
+    assert marks_of(ax.xaxis) == ["1", "3", "9"]
+    assert "20 %" in marks_of(ax.yaxis)
 
 
 def test_errors_that_lie_close_to_each_other_get_marks_enough_to_be_read():
-    ax = plot_anytime(pd.DataFrame({"time": [1.0, 4.0], "value": [0.045, 0.029]}))
-    ax.figure.canvas.draw()
-    assert [text.get_text() for text in ax.get_yticklabels()] == ["3 %", "3.5 %", "4 %", "4.5 %"]
+    ax = plot_anytime(pd.DataFrame({"time": [1.0, 4.0], "value": [0.045, 0.029]}), until=5)
+    assert marks_of(ax.yaxis) == ["3 %", "3.5 %", "4 %", "4.5 %"]
 
 
-def test_columns_may_have_other_names_and_axes_be_given(table):
-    _, given = plt.subplots()
-    renamed = table.rename(columns={"trial": "configuration", "value": "valid_error"})
-    assert plot_curves(renamed, group="configuration", value="valid_error", ax=given) is given
-
-
-def test_the_incumbent_is_a_staircase_over_seconds():
-    incumbents = pd.DataFrame({"time": [1.0, 4.0], "value": [0.5, 0.1]})
-    ax = plot_anytime(incumbents, label="random search")
-    (line,) = ax.lines
-    assert line.get_drawstyle() == "steps-post"
-    assert ax.get_xlabel() == "time in seconds"
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["random search"]
-
-
-def test_the_last_incumbent_is_drawn_to_the_end_of_the_study():
-    incumbents = pd.DataFrame({"time": [1.0, 4.0], "value": [0.5, 0.1]})
-    end = plot_anytime(incumbents, until=25.0).lines[-1]
+def test_the_incumbent_is_a_staircase_over_seconds_to_the_end_of_the_study():
+    ax = plot_anytime(pd.DataFrame({"time": [1.0, 4.0], "value": [0.5, 0.1]}), until=25.0)
+    steps, end = ax.lines
+    assert steps.get_drawstyle() == "steps-post"
     assert (list(end.get_xdata()), list(end.get_ydata())) == ([4.0, 25.0], [0.1, 0.1])
+    assert (ax.get_xlabel(), legend_of(ax)) == ("time in seconds", ["incumbent"])
 
 
 def test_the_style_of_the_lessons_is_found_by_its_name():
@@ -105,10 +97,6 @@ def summary_of(medians, times=(1.0, 10.0, 100.0)):
     return table.assign(lower_quartile=table["median"] * 0.8, upper_quartile=table["median"] * 1.2)
 
 
-def legend_of(ax):
-    return [text.get_text() for text in ax.get_legend().get_texts()]
-
-
 def test_each_method_is_a_staircase_of_medians_in_a_band_of_quartiles():
     ax = plot_methods(summary_of({"random": [0.5, 0.2, 0.1], "tpe": [0.5, 0.1, 0.05]}))
     random, tpe = ax.lines
@@ -116,12 +104,6 @@ def test_each_method_is_a_staircase_of_medians_in_a_band_of_quartiles():
     heights = ax.collections[1].get_paths()[0].vertices[:, 1]
     assert (heights.min(), heights.max()) == pytest.approx((0.04, 0.6))
     assert matplotlib.colors.to_hex(ax.collections[1].get_facecolor()[0]).upper() == tpe.get_color()
-
-
-def test_no_two_methods_look_alike():
-    ax = plot_methods(summary_of({f"method {number}": [0.5, 0.4, 0.3] for number in range(28)}))
-    assert len({(line.get_color(), line.get_linestyle()) for line in ax.lines}) == 28
-    assert len({line.get_color() for line in ax.lines[:7]}) == 7
 
 
 def test_the_legend_is_in_the_order_in_which_the_curves_end_and_covers_none():
@@ -133,18 +115,18 @@ def test_the_legend_is_in_the_order_in_which_the_curves_end_and_covers_none():
 
 
 def test_time_is_in_seconds_and_error_in_per_cent():
-    ax = plot_methods(summary_of({"random": [0.5, 0.2, 0.1]}))
+    _, given = plt.subplots()
+    ax = plot_methods(summary_of({"random": [0.5, 0.2, 0.1]}), ax=given)
+    assert ax is given
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("time in seconds", "test error of the incumbent")
-    ax.figure.canvas.draw()
-    assert {"1", "10", "100"} <= {text.get_text() for text in ax.get_xticklabels()}
-    assert "20 %" in [text.get_text() for text in ax.get_yticklabels()]
+    assert {"1", "10", "100"} <= set(marks_of(ax.xaxis))
+    assert "20 %" in marks_of(ax.yaxis)
 
 
 def test_a_regret_below_0_is_drawn():
     ax = plot_regret(summary_of({"random": [1.0, 0.3, 0.1], "tpe": [0.5, 0.02, -0.05]}))
     assert ax.get_ylabel() == "normalised regret"
-    ax.figure.canvas.draw()
-    assert {"0 %", "100 %"} <= {text.get_text() for text in ax.get_yticklabels()}
+    assert {"0 %", "100 %"} <= set(marks_of(ax.yaxis))
     bottom, at_end = ax.transAxes.transform((0, 0))[1], ax.transData.transform((100.0, -0.05))[1]
     assert at_end > bottom
     assert legend_of(ax) == ["random", "tpe"]
@@ -166,16 +148,6 @@ def test_methods_within_the_critical_difference_are_joined_and_no_others():
     assert bars_of(plot_ranks(ranks, 1.0)) == [(1.964, 2.893), (2.893, 3.143), (1.0, 2.0)]
 
 
-def test_overlapping_groups_are_each_joined_and_a_part_of_one_is_not():
-    ranks = ranks_of({"a": 1.0, "b": 1.5, "c": 2.2, "d": 2.3, "e": 5.0})
-    assert bars_of(plot_ranks(ranks, 1.0)) == [(1.0, 1.5), (1.5, 2.3), (1.0, 2.0)]
-
-
-def test_ranks_exactly_at_the_critical_difference_and_none_within_it():
-    assert bars_of(plot_ranks(ranks_of({"a": 1.0, "b": 2.0}), 1.0)) == [(1.0, 2.0), (1.0, 2.0)]
-    assert bars_of(plot_ranks(ranks_of({"a": 1.0, "b": 2.0}), 0.5)) == [(1.0, 1.5)]
-
-
 def test_every_method_is_named_with_its_rank_and_the_better_half_at_the_left():
     ax = plot_ranks(ranks_of({"c": 2.25, "a": 1.25, "d": 3.75, "b": 2.0, "e": 4.75}), 0.7)
     *names, _ = [(text.get_text(), text.get_horizontalalignment()) for text in ax.texts]
@@ -190,7 +162,7 @@ def test_every_method_is_named_with_its_rank_and_the_better_half_at_the_left():
 
 def test_ranks_of_several_times_are_not_drawn_as_one():
     ranks = pd.concat([ranks_of({"a": 1.0, "b": 2.0})] * 2)
-    with pytest.raises(ValueError, match="one rank a method.*'a': 2"):
+    with pytest.raises(ValueError, match="one rank a method"):
         plot_ranks(ranks, 1.0)
 
 
@@ -216,66 +188,30 @@ def test_each_piece_of_work_is_a_bar_in_its_workers_row_from_start_to_end(timeli
     assert ax.get_ylim()[0] > ax.get_ylim()[1], "the first worker is at the top"
 
 
-def test_each_kind_of_work_has_its_colour_and_a_line_in_the_legend(timeline):
-    ax = plot_timeline(timeline)
-    assert legend_of(ax) == ["rung 0", "rung 1"]
-    by_label = {bars.get_label(): {colour_of(bar) for bar in bars} for bars in ax.containers}
-    assert by_label == {"rung 0": {BLUE}, "rung 1": {ORANGE}}
-
-
-def test_the_timelines_axes_are_seconds_and_workers(timeline):
-    ax = plot_timeline(timeline.replace({"worker": {0: "anna", 1: "bert"}}))
-    assert (ax.get_xlabel(), ax.get_ylabel()) == ("time in seconds", "worker")
-    assert [text.get_text() for text in ax.get_yticklabels()] == ["anna", "bert"]
-
-
-def test_labels_may_be_numbers_and_axes_be_given(timeline):
+def test_the_timelines_axes_are_seconds_and_workers_and_labels_may_be_numbers(timeline):
     _, given = plt.subplots()
-    assert plot_timeline(timeline.assign(label=[0, 0, 3]), ax=given) is given
-    assert legend_of(given) == ["0", "3"]
-
-
-def test_work_that_ends_before_it_starts_is_shown(timeline):
-    with pytest.raises(ValueError, match="work must end after it starts, got .*'start': 1.0, 'end': 0.5"):
-        plot_timeline(timeline.assign(end=[3.0, 1.0, 0.5]))
-
-
-def test_more_labels_than_colours_are_refused(timeline):
+    named = timeline.replace({"worker": {0: "anna", 1: "bert"}}).assign(label=[0, 0, 3])
+    ax = plot_timeline(named, ax=given)
+    assert ax is given
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("time in seconds", "worker")
+    assert (marks_of(ax.yaxis), legend_of(ax)) == (["anna", "bert"], ["0", "3"])
+    by_label = {bars.get_label(): {colour_of(bar) for bar in bars} for bars in ax.containers}
+    assert by_label == {"0": {BLUE}, "3": {ORANGE}}
     with pytest.raises(ValueError, match="at most 7 labels .* got 9"):
-        plot_timeline(pd.concat([timeline.assign(label=[3 * i, 3 * i + 1, 3 * i + 2]) for i in range(3)]))
+        plot_timeline(pd.concat([timeline.assign(label=[i, i + 1, i + 2]) for i in (0, 3, 6)]))
 
 
-@pytest.fixture
-def surrogate():
+def test_a_surrogate_is_drawn_with_its_band_its_trials_and_the_next_one():
     middle = np.array([0.2, 0.05, 0.4])
-    return pd.DataFrame(
-        {"x": [0.001, 0.03, 1.0], "middle": middle, "low": middle / 2, "high": 2 * middle, "acquisition": [0, 3, 1]}
-    )
-
-
-@pytest.fixture
-def known_trials():
-    return pd.DataFrame({"x": [0.001, 1.0], "value": [0.2, 0.4]})
-
-
-def test_a_surrogate_is_drawn_with_its_band_and_its_trials(surrogate, known_trials):
-    upper, _ = plot_surrogate(surrogate, known_trials)
-    lines = {line.get_label(): line for line in upper.lines}
-    assert list(lines) == ["model", "trials", "next trial"]
-    assert lines["model"].get_ydata() == pytest.approx(surrogate["middle"].to_numpy())
-    assert lines["trials"].get_xdata() == pytest.approx(known_trials["x"].to_numpy())
-    ends = upper.collections[0].get_paths()[0].vertices[:, 1]
+    band = {"middle": middle, "low": middle / 2, "high": 2 * middle}
+    table = pd.DataFrame({"x": [0.001, 0.03, 1.0], **band, "acquisition": [0, 3, 1], "truth": 0.1})
+    trials = pd.DataFrame({"x": [0.001, 1.0], "value": [0.2, 0.4]})
+    axes = plot_surrogate(table, trials, axes=plt.subplots(2, sharex=True)[1])
+    lines = {line.get_label(): line for line in axes[0].lines}
+    assert list(lines) == ["truth", "model", "trials", "next trial"]
+    assert lines["model"].get_ydata() == pytest.approx(middle)
+    assert lines["trials"].get_xdata() == pytest.approx([0.001, 1.0])
+    ends = axes[0].collections[0].get_paths()[0].vertices[:, 1]
     assert (ends.min(), ends.max()) == pytest.approx((0.025, 0.8))
-
-
-def test_the_next_trial_is_marked_where_the_acquisition_function_is_highest(surrogate, known_trials):
-    axes = plot_surrogate(surrogate, known_trials)
-    assert [ax.lines[-1].get_xdata() for ax in axes] == [[0.03, 0.03]] * 2
-
-
-def test_the_truth_is_drawn_where_it_is_known_and_axes_may_be_given(surrogate, known_trials):
-    _, given = plt.subplots(2, sharex=True)
-    upper, lower = plot_surrogate(surrogate.assign(truth=0.1), known_trials, axes=given)
-    assert (upper, lower) == tuple(given)
-    assert upper.lines[0].get_label() == "truth"
-    assert (upper.get_xscale(), upper.get_yscale()) == ("log", "log")
+    assert (axes[0].get_xscale(), axes[0].get_yscale()) == ("log", "log")
+    assert [ax.lines[-1].get_xdata() for ax in axes] == [[0.03, 0.03]] * 2, "where acquisition is highest"

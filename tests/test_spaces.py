@@ -32,48 +32,33 @@ DIALECTS = {
     "scipy.stats": (spaces.to_scipy, spaces.from_scipy),
     "Syne Tune": (spaces.to_syne_tune, spaces.from_syne_tune),
 }
-NUMBERS = CategoricalDistribution([1, 2])
-BOOLEANS = CategoricalDistribution([True, False])
-MIXED = CategoricalDistribution(["auto", 2])
-NOTHING = CategoricalDistribution([None])
-LONG = IntDistribution(1, 10**6, log=True)
-OFF_STEP = IntDistribution(1, 9, step=4)
+EVERY_DIALECT = pytest.mark.parametrize("dialect", DIALECTS)
 
 
 def test_bounds_are_0_and_1_and_a_logarithmic_middle_is_one_half():
     space = {"rate": FloatDistribution(1e-4, 1.0, log=True), "width": IntDistribution(10, 30)}
     assert to_unit_cube(space, {"rate": 1e-4, "width": 30}) == {"rate": 0.0, "width": 1.0}
     assert to_unit_cube(space, {"rate": 1e-2, "width": 15}) == {"rate": pytest.approx(0.5), "width": 0.25}
+    assert to_unit_cube({"one": IntDistribution(3, 3)}, {"one": 3}) == {"one": 0.5}
 
 
-def test_a_range_of_one_value_has_its_middle_there():
-    assert to_unit_cube({"width": IntDistribution(3, 3)}, {"width": 3}) == {"width": 0.5}
-    assert from_unit_cube({"width": IntDistribution(3, 3)}, {"width": 0.9}) == {"width": 3}
-
-
-def test_a_value_outside_its_range_is_named():
+def test_what_lies_outside_is_named():
     with pytest.raises(ValueError, match=r"'learning_rate' must lie in \[0.001, 1.0\], got 2.0"):
         to_unit_cube({"learning_rate": MNIST_CNN["learning_rate"]}, {"learning_rate": 2.0})
-
-
-def test_a_place_outside_the_cube_is_named():
     for place in (-0.1, 1.5, math.nan):
-        with pytest.raises(ValueError, match=r"the place of 'dropout' must lie in \[0, 1\], got (-0.1|1.5|nan)"):
+        with pytest.raises(ValueError, match=rf"the place of 'dropout' must lie in \[0, 1\], got {place}"):
             from_unit_cube({"dropout": MNIST_CNN["dropout"]}, {"dropout": place})
 
 
 def test_a_choice_has_no_bounds():
-    space = {"kind": CategoricalDistribution(["a", "b"])}
-    for convert, value in ((to_unit_cube, "a"), (from_unit_cube, 0.5)):
-        with pytest.raises(ValueError, match="'kind' has no lower and upper bound"):
-            convert(space, {"kind": value})
+    for convert, value in ((to_unit_cube, "sgd"), (from_unit_cube, 0.5)):
+        with pytest.raises(ValueError, match="'optimizer' has no lower and upper bound"):
+            convert({"optimizer": COMMON["optimizer"]}, {"optimizer": value})
 
 
-@pytest.mark.parametrize(
-    "space", [MNIST_CNN, MNIST_MLP, XGBOOST, {**COMMON, **STEPS}], ids=["cnn", "mlp", "xgb", "all"]
-)
-def test_what_is_drawn_comes_back_from_the_cube(space):
-    space = {name: d for name, d in space.items() if not isinstance(d, CategoricalDistribution)}
+def test_what_is_drawn_comes_back_from_the_cube():
+    space = {**MNIST_CNN, **MNIST_MLP, **XGBOOST, **COMMON, **STEPS}
+    space.pop("optimizer")
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(0))
     for _ in range(30):
         params = study.ask(space).params
@@ -87,49 +72,18 @@ def test_the_corners_of_the_cube_are_the_bounds_exactly():
     for corner, bound in ((0, "low"), (1, "high")):
         found = from_unit_cube(space, dict.fromkeys(space, corner))
         assert found == {name: getattr(distribution, bound) for name, distribution in space.items()}
-
-
-def test_a_place_between_two_whole_numbers_goes_to_the_nearer_one():
     layers = {"layers": STEPS["layers"]}
-    assert [from_unit_cube(layers, {"layers": place})["layers"] for place in (0.07, 0.08, 0.5)] == [8, 16, 40]
+    assert [from_unit_cube(layers, {"layers": place})["layers"] for place in (0.07, 0.08)] == [8, 16]
 
 
-def test_the_spaces_of_the_series_have_their_bounds():
-    bounds = {name: (distribution.low, distribution.high) for name, distribution in MNIST_MLP.items()}
-    assert bounds == {"learning_rate": (0.01, 0.2), "epochs": (10, 50)}
-    whole = {name for name, distribution in XGBOOST.items() if isinstance(distribution, IntDistribution)}
-    assert len(XGBOOST) == 11
-    assert whole == {"max_delta_step", "max_depth", "num_round"}
-    assert (XGBOOST["num_round"].low, XGBOOST["num_round"].high) == (1, 4000)
-
-
-@pytest.mark.parametrize("there, back", DIALECTS.values(), ids=DIALECTS)
-@pytest.mark.parametrize("space", [MNIST_CNN, MNIST_MLP, XGBOOST, COMMON], ids=["cnn", "mlp", "xgb", "common"])
-def test_every_dialect_says_a_space_and_reads_it_back_exactly(space, there, back):
-    assert back(there(space)) == space
-
-
-@pytest.mark.parametrize("dialect", ["Amazon SageMaker", "Azure", "Syne Tune"])
-def test_what_is_not_python_survives_json(dialect):
+@EVERY_DIALECT
+def test_every_dialect_says_a_space_and_reads_it_back_exactly(dialect):
     there, back = DIALECTS[dialect]
-    assert back(json.loads(json.dumps(there(COMMON)))) == COMMON
-
-
-@pytest.mark.parametrize("dialect", ["Azure", "scipy.stats", "Syne Tune"])
-def test_steps_are_read_back_exactly(dialect):
-    there, back = DIALECTS[dialect]
-    assert back(there(STEPS)) == STEPS
-
-
-@pytest.mark.parametrize("there, back", DIALECTS.values(), ids=DIALECTS)
-def test_random_ranges_are_read_back_to_12_digits(there, back):
-    random = np.random.default_rng(0)
-    for number in range(100):
-        low, high = np.sort(np.exp(random.uniform(-20, 10, size=2))).tolist()
-        space = {"x": FloatDistribution(low, high, log=bool(number % 2))}
-        found = back(there(space))["x"]
-        assert (found.low, found.high) == pytest.approx((low, high), rel=1e-11)
-        assert found.log == space["x"].log
+    steps = {} if dialect == "Amazon SageMaker" else STEPS  # it has none
+    for space in (MNIST_CNN, MNIST_MLP, XGBOOST, COMMON, steps):
+        assert back(there(space)) == space
+        if dialect != "scipy.stats":
+            assert back(json.loads(json.dumps(there(space)))) == space
 
 
 @pytest.mark.parametrize(
@@ -137,16 +91,11 @@ def test_random_ranges_are_read_back_to_12_digits(there, back):
     [
         ("Amazon SageMaker", STEPS["share"], "it has no steps: leave the step out and round"),
         ("Amazon SageMaker", STEPS["layers"], "it has no steps"),
-        ("Amazon SageMaker", NUMBERS, "write them as strings, and convert them in the training script"),
-        ("Amazon SageMaker", CategoricalDistribution([str(n) for n in range(31)]), "at most 30 categories"),
-        ("Azure", OFF_STEP, "its q-steps are multiples of q: begin at a multiple of the step"),
+        ("Amazon SageMaker", CategoricalDistribution([1, 2]), "write them as strings, and convert them"),
+        ("Azure", IntDistribution(1, 9, step=4), "its q-steps are multiples of q: begin at a multiple"),
         ("Azure", FloatDistribution(0.05, 0.45, step=0.1), "its q-steps are multiples of q"),
-        ("Azure", BOOLEANS, "write 'true' or 'none', and convert"),
-        ("Azure", NOTHING, "its categories are strings and numbers"),
-        ("Syne Tune", MIXED, "its categories have one type"),
-        ("Syne Tune", NOTHING, "its categories have one type and none is None"),
-        ("scipy.stats", LONG, "search a float, and round in training"),
-        ("scipy.stats", FloatDistribution(2, 2), "one value is no range: give it as a list of one"),
+        ("Azure", CategoricalDistribution([True, False]), "write 'true' or 'none', and convert"),
+        ("Azure", CategoricalDistribution([None]), "its categories are strings and numbers"),
     ],
 )
 def test_what_a_dialect_cannot_say_is_an_error_that_names_it(dialect, distribution, advice):
@@ -156,43 +105,46 @@ def test_what_a_dialect_cannot_say_is_an_error_that_names_it(dialect, distributi
     assert advice in str(error.value)
 
 
-@pytest.mark.parametrize("dialect", DIALECTS)
-def test_a_conditional_space_is_refused(dialect):
+@EVERY_DIALECT
+def test_a_conditional_space_and_what_is_no_distribution_are_refused(dialect):
     def network_or_forest(trial):
         return {}
 
-    with pytest.raises(ValueError, match=f"{dialect} has no conditional .* 'network_or_forest': write one space"):
-        DIALECTS[dialect][0](network_or_forest)
-
-
-@pytest.mark.parametrize("dialect", DIALECTS)
-def test_what_is_no_distribution_is_refused(dialect):
+    there, _ = DIALECTS[dialect]
+    with pytest.raises(ValueError, match=f"{dialect} has no conditional .* 'network_or_forest': write one"):
+        there(network_or_forest)
     with pytest.raises(ValueError, match=r"'rate' must be a distribution of Optuna's, got \[0, 1\]"):
-        DIALECTS[dialect][0]({"rate": [0, 1]})
+        there({"rate": [0, 1]})
 
 
 def sagemaker_range(**changes):
     return {"ContinuousParameterRanges": [{"Name": "x", "MinValue": "0.5", "MaxValue": "0.9", **changes}]}
 
 
+def azure_range(kind, low, high, q):
+    return {"x": {"type": kind, "min_value": low, "max_value": high, "q": q}}
+
+
+def syne_tune_domain(kind, **arguments):
+    return {"x": {"domain_cls": kind, "domain_kwargs": arguments}}
+
+
 @pytest.mark.parametrize(
     "dialect, said, advice",
     [
-        ("Amazon SageMaker", sagemaker_range(ScalingType="ReverseLogarithmic"), "choose 'Linear' or 'Logarithmic'"),
+        ("Amazon SageMaker", sagemaker_range(ScalingType="ReverseLogarithmic"), "choose 'Linear' or 'Log"),
         ("Amazon SageMaker", sagemaker_range(ScalingType="Auto"), "'Auto' is the service's own"),
         ("Amazon SageMaker", sagemaker_range(), "'Auto' is the service's own"),
-        ("Amazon SageMaker", {"AutoParameters": [{"Name": "x", "ValueHint": "1"}]}, "AutoParameters have no bounds"),
+        ("Amazon SageMaker", {"AutoParameters": [{"Name": "x"}]}, "AutoParameters have no bounds"),
         ("Azure", {"x": {"type": "normal", "mu": 0, "sigma": 1}}, "it has no normal distributions"),
-        ("Azure", {"x": {"type": "quniform", "min_value": 50, "max_value": 128, "q": 50}}, "q-steps leave the bounds"),
-        ("Azure", {"x": {"type": "qloguniform", "min_value": 0, "max_value": 3, "q": 1}}, "between whole numbers"),
-        ("Azure", {"x": {"type": "qloguniform", "min_value": 0, "max_value": 0, "q": 2}}, "by 1 alone"),
+        ("Azure", azure_range("quniform", 50, 128, 50), "q-steps leave the bounds"),
+        ("Azure", azure_range("qloguniform", 0, 3, 1), "between whole numbers"),
+        ("Azure", azure_range("qloguniform", 0, 0, 2), "by 1 alone"),
         ("Syne Tune", {"x": 27}, "a constant is not searched"),
-        ("Syne Tune", {"x": {"domain_cls": "OrdinalNearestNeighbor", "domain_kwargs": {"categories": [1, 2, 4]}}},
-         "it has no such domain"),
-        ("Syne Tune", {"x": {"domain_cls": "FiniteRange", "domain_kwargs": {"lower": 1, "log_scale": True}}},
-         "it has no such domain"),
+        ("Syne Tune", syne_tune_domain("OrdinalNearestNeighbor", categories=[1, 2]), "it has no such domain"),
+        ("Syne Tune", syne_tune_domain("FiniteRange", lower=1, log_scale=True), "it has no such domain"),
     ],
-)  # fmt: skip
+)
 def test_what_optuna_cannot_say_is_an_error_too(dialect, said, advice):
     with pytest.raises(ValueError) as error:
         DIALECTS[dialect][1](said)
@@ -214,13 +166,6 @@ def test_azure_reads_randint_as_whole_numbers_below_its_upper_end():
     assert spaces.from_azure({"x": {"type": "randint", "upper": 11}}) == {"x": IntDistribution(0, 10)}
 
 
-def test_sagemaker_takes_at_most_30_ranges_of_a_kind():
-    space = {f"x{number}": FloatDistribution(0, 1) for number in range(31)}
-    with pytest.raises(ValueError, match="at most 30 ContinuousParameterRanges, got 31"):
-        spaces.to_sagemaker(space)
-    assert len(spaces.to_sagemaker({**dict(list(space.items())[1:]), "n": IntDistribution(0, 1)})) == 3
-
-
 def test_sagemaker_s_own_model_takes_the_ranges():
     """botocore checks names and types; the values of ScalingType stand in the model only."""
     import botocore.session
@@ -233,57 +178,47 @@ def test_sagemaker_s_own_model_takes_the_ranges():
         assert ParamValidator().validate(ranges, shape).generate_report() == ""
         scales = {entry.get("ScalingType", "Auto") for entries in ranges.values() for entry in entries}
         assert scales <= set(model.shape_for("HyperParameterScalingType").enum)
-    broken = {**ranges, "ContinuousParameterRanges": [{"Name": "x", "MinValue": 0.1, "MaxValue": "1"}]}
-    assert "MinValue" in ParamValidator().validate(broken, shape).generate_report()
 
 
 def test_sagemaker_s_ranges_are_what_its_documentation_shows():
-    rate = {"rate": FloatDistribution(1e-5, 0.1, log=True)}
     said = {"Name": "rate", "MinValue": "1e-05", "MaxValue": "0.1", "ScalingType": "Logarithmic"}
-    expected = {"ContinuousParameterRanges": [said], "IntegerParameterRanges": [], "CategoricalParameterRanges": []}
-    assert spaces.to_sagemaker(rate) == expected
+    assert spaces.to_sagemaker({"rate": FloatDistribution(1e-5, 0.1, log=True)}) == {
+        "ContinuousParameterRanges": [said],
+        "IntegerParameterRanges": [],
+        "CategoricalParameterRanges": [],
+    }
 
 
 def test_azure_s_expressions_are_what_its_package_writes_back():
     """As azure-ai-ml 1.35.2 dumped a sweep job that it had loaded with these expressions."""
-    space = {
-        "a": FloatDistribution(1e-3, 1.0, log=True),
-        "b": FloatDistribution(0.0, 0.95),
-        "c": IntDistribution(1, 4000),
-        "d": IntDistribution(16, 128, log=True),
-        "e": FloatDistribution(0.0, 1.0, step=0.25),
-        "f": CategoricalDistribution(["sgd", "adam"]),
-    }
-    assert spaces.to_azure(space) == {
-        "a": {"max_value": 0.0, "min_value": -6.907755278982137, "type": "loguniform"},
-        "b": {"max_value": 0.95, "min_value": 0.0, "type": "uniform"},
-        "c": {"max_value": 4000, "min_value": 1, "q": 1, "type": "quniform"},
-        "d": {"max_value": 4.852030263919617, "min_value": 2.772588722239781, "q": 1, "type": "qloguniform"},
-        "e": {"max_value": 1.0, "min_value": 0.0, "q": 0.25, "type": "quniform"},
-        "f": {"type": "choice", "values": ["sgd", "adam"]},
-    }
+    space = {**MNIST_CNN, "step": FloatDistribution(0.0, 1.0, step=0.25), "name": COMMON["optimizer"]}
+    said = spaces.to_azure(space | {"width": IntDistribution(1, 4000)})
+    assert said["learning_rate"] == {"max_value": 0.0, "min_value": -6.907755278982137, "type": "loguniform"}
+    assert said["momentum"] == {"max_value": 0.95, "min_value": 0.0, "type": "uniform"}
+    assert said["width"] == {"max_value": 4000, "min_value": 1, "q": 1, "type": "quniform"}
+    bounds = {"max_value": 4.852030263919617, "min_value": 2.772588722239781}
+    assert said["batch_size"] == {**bounds, "q": 1, "type": "qloguniform"}
+    assert said["step"] == {"max_value": 1.0, "min_value": 0.0, "q": 0.25, "type": "quniform"}
+    assert said["name"] == {"type": "choice", "values": ["sgd", "adam"]}
 
 
 def test_syne_tune_s_domains_are_what_it_writes_itself():
     """As config_space_to_json_dict of Syne Tune 0.16 writes loguniform, lograndint, choice and finrange."""
-    space = {**{name: COMMON[name] for name in ("rate", "batch", "optimizer")}, "layers": STEPS["layers"]}
-    log_uniform = {"sampler_cls": "LogUniform", "sampler_kwargs": {"base": 2.718281828459045}}
+    said = spaces.to_syne_tune({**COMMON, **STEPS})
+    logarithm = {"sampler_cls": "LogUniform", "sampler_kwargs": {"base": 2.718281828459045}}
+    for name, kind, low, high in (("rate", "Float", 1e-05, 0.3), ("batch", "Integer", 16, 128)):
+        bounds = {"lower": low, "upper": high}
+        assert said[name] == {"domain_cls": kind, "domain_kwargs": bounds, **logarithm}
+    categories = {"domain_cls": "Categorical", "domain_kwargs": {"categories": ["sgd", "adam"]}}
+    assert said["optimizer"] == {**categories, "sampler_cls": "Uniform", "sampler_kwargs": {}}
     steps = {"lower": 8, "upper": 64, "log_scale": False, "cast_int": True, "size": 8}
-    assert spaces.to_syne_tune(space) == {
-        "rate": {"domain_cls": "Float", "domain_kwargs": {"lower": 1e-05, "upper": 0.3}, **log_uniform},
-        "batch": {"domain_cls": "Integer", "domain_kwargs": {"lower": 16, "upper": 128}, **log_uniform},
-        "optimizer": {
-            "domain_cls": "Categorical", "domain_kwargs": {"categories": ["sgd", "adam"]},
-            "sampler_cls": "Uniform", "sampler_kwargs": {},
-        },
-        "layers": {"domain_cls": "FiniteRange", "domain_kwargs": steps},
-    }  # fmt: skip
+    assert said["layers"] == {"domain_cls": "FiniteRange", "domain_kwargs": steps}
 
 
 def test_scikit_learn_draws_inside_the_space():
     from sklearn.model_selection import ParameterSampler
 
-    space = {**COMMON, **STEPS}
+    space = {**COMMON, **STEPS, "single": FloatDistribution(2, 2)}
     for params in ParameterSampler(spaces.to_scipy(space), n_iter=100, random_state=0):
         assert params.pop("optimizer") in space["optimizer"].choices
         to_unit_cube({name: space[name] for name in params}, params)  # refuses what lies outside
@@ -291,11 +226,10 @@ def test_scikit_learn_draws_inside_the_space():
 
 @pytest.mark.parametrize("name", ["batch", "share", "layers", "width", "rate", "momentum"])
 def test_scipy_draws_as_optuna_does(name):
-    """Two samples of 4,000 each: their distribution functions are nowhere further apart than chance allows."""
+    """Two samples of 4,000 each: their distribution functions are no further apart than chance allows."""
     from scipy.stats import ks_2samp
 
-    distribution = {**COMMON, **STEPS}[name]
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(0))
-    drawn = [study.ask({name: distribution}).params[name] for _ in range(4000)]
+    distribution, sampler = {**COMMON, **STEPS}[name], optuna.samplers.RandomSampler(0)
+    drawn = [sampler.sample_independent(None, None, name, distribution) for _ in range(4000)]
     said = spaces.to_scipy({name: distribution})[name].rvs(size=4000, random_state=1)
     assert ks_2samp(np.round(drawn, 9), np.round(said, 9)).pvalue > 0.01

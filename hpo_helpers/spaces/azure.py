@@ -6,24 +6,19 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from hpo_helpers.spaces.wording import Space, distributions, refusal, refusal_back, tidy
+from hpo_helpers.spaces.wording import Space, categories, refusal, refusal_back, say_each, tidy
 
 DIALECT = "Azure"
-MULTIPLES = "its q-steps are multiples of q: begin at a multiple of the step, or list the values as categories"
+MULTIPLES = "its q-steps are multiples of q: begin at a multiple of the step, or list the values"
+TEXTS = "its categories are strings and numbers: write 'true' or 'none', and convert in the training script"
 
 
 def to_azure(space: Space) -> dict[str, dict[str, Any]]:
     """Say a search space as the ``search_space`` of an Azure sweep job.
 
-    Whole numbers become q-expressions with ``q`` 1. Azure rounds ``uniform(min_value, max_value) / q``, so the two
-    end values come half as often as the others.
+    Whole numbers become q-expressions, whose two end values Azure draws half as often as the others.
 
     Parameters
     ----------
@@ -33,23 +28,21 @@ def to_azure(space: Space) -> dict[str, dict[str, Any]]:
     Returns
     -------
     dict
-        For each name an expression as in the job's YAML, and with the arguments that the classes of
-        ``azure.ai.ml.sweep`` take. ``loguniform`` and ``qloguniform`` have *exponents* of e as their bounds.
+        For each name an expression as in the job's YAML. ``loguniform`` and ``qloguniform`` have
+        *exponents* of e as their bounds.
 
     Raises
     ------
     ValueError
-        On a step whose range does not begin at one of its multiples, and on categories that are neither
-        strings nor numbers.
+        On a range that does not begin at a multiple of its step, and on categories of other types.
     """
-    return {name: _say(name, distribution) for name, distribution in distributions(space, DIALECT)}
+    return say_each(space, DIALECT, _say)
 
 
 def from_azure(search_space: Mapping[str, Mapping[str, Any]]) -> dict[str, BaseDistribution]:
     """Read the ``search_space`` of an Azure sweep job.
 
-    A q-expression whose numbers are whole is read as whole numbers. The bounds of logarithmic ranges are kept to
-    12 digits, since exponents lose the last ones.
+    The bounds of logarithmic ranges are kept to 12 digits, since exponents lose the last ones.
 
     Raises
     ------
@@ -61,24 +54,27 @@ def from_azure(search_space: Mapping[str, Mapping[str, Any]]) -> dict[str, BaseD
 
 def _say(name: str, distribution: BaseDistribution) -> dict[str, Any]:
     if isinstance(distribution, CategoricalDistribution):
-        return {"type": "choice", "values": _categories(name, distribution)}
+        values = categories(name, distribution, DIALECT, _is_category, TEXTS)
+        return {"type": "choice", "values": values}
     low, high, step = distribution.low, distribution.high, distribution.step
     if distribution.log:
         bounds = {"min_value": math.log(low), "max_value": math.log(high)}
-        return {"type": "loguniform", **bounds} if step is None else {"type": "qloguniform", **bounds, "q": 1}
+        if step is None:
+            return {"type": "loguniform", **bounds}
+        return {"type": "qloguniform", **bounds, "q": 1}
     if step is None:
         return {"type": "uniform", "min_value": low, "max_value": high}
-    if not math.isclose(low / step, round(low / step), abs_tol=1e-9):
+    if not _is_multiple(low, step):
         raise refusal(name, distribution, DIALECT, MULTIPLES)
     return {"type": "quniform", "min_value": low, "max_value": high, "q": step}
 
 
-def _categories(name: str, distribution: CategoricalDistribution) -> list[str | float]:
-    choices = list(distribution.choices)
-    if not all(isinstance(choice, (str, int, float)) and not isinstance(choice, bool) for choice in choices):
-        advice = "its categories are strings and numbers: write 'true' or 'none', and convert in the training script"
-        raise refusal(name, distribution, DIALECT, advice)
-    return choices
+def _is_category(choice: Any) -> bool:
+    return isinstance(choice, (str, int, float)) and not isinstance(choice, bool)
+
+
+def _is_multiple(bound: float, q: float) -> bool:
+    return math.isclose(bound / q, round(bound / q), abs_tol=1e-9)
 
 
 def _read(name: str, expression: dict[str, Any]) -> BaseDistribution:
@@ -91,15 +87,17 @@ def _read(name: str, expression: dict[str, Any]) -> BaseDistribution:
         return _read_uniform(name, expression)
     if kind in ("loguniform", "qloguniform"):
         return _read_loguniform(name, expression)
-    raise refusal_back(name, expression, DIALECT, "it has no normal distributions: give it bounds")
+    advice = "it has no normal distributions: give it bounds"
+    raise refusal_back(name, expression, DIALECT, advice)
 
 
 def _read_uniform(name: str, expression: dict[str, Any]) -> BaseDistribution:
     low, high, q = expression["min_value"], expression["max_value"], expression.get("q")
     if q is None:
         return FloatDistribution(low, high)
-    if any(not math.isclose(bound / q, round(bound / q), abs_tol=1e-9) for bound in (low, high)):
-        raise refusal_back(name, expression, DIALECT, "its q-steps leave the bounds: make both multiples of q")
+    if not all(_is_multiple(bound, q) for bound in (low, high)):
+        advice = "its q-steps leave the bounds: make both multiples of q"
+        raise refusal_back(name, expression, DIALECT, advice)
     if all(isinstance(number, int) for number in (low, high, q)):
         return IntDistribution(low, high, step=q)
     return FloatDistribution(low, high, step=q)
@@ -110,6 +108,6 @@ def _read_loguniform(name: str, expression: dict[str, Any]) -> BaseDistribution:
     if "q" not in expression:
         return FloatDistribution(low, high, log=True)
     if expression["q"] != 1 or not (low.is_integer() and high.is_integer() and low >= 1):
-        advice = "it steps on a logarithmic range by 1 alone, between whole numbers: choose q and the bounds so"
+        advice = "on a logarithmic range it steps by 1 alone, between whole numbers: choose them so"
         raise refusal_back(name, expression, DIALECT, advice)
     return IntDistribution(int(low), int(high), log=True)

@@ -5,14 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from hpo_helpers.spaces.wording import Space, distributions, has_step, refusal, refusal_back
+from hpo_helpers.spaces.wording import Space, categories, has_step, refusal, refusal_back, say_each
 
 DIALECT = "Amazon SageMaker"
 LOG_OF_SCALE = {"Linear": False, "Logarithmic": True}
@@ -21,7 +16,10 @@ TYPES = {
     "ContinuousParameterRanges": (float, FloatDistribution),
     "IntegerParameterRanges": (int, IntDistribution),
 }
-MOST_RANGES, MOST_CATEGORIES = 30, 30  # limits of the service's model
+NO_STEPS = (
+    "it has no steps: leave the step out and round in the training script, or list the values as strings"
+)
+STRINGS = "its categories are strings: write them as strings, and convert them in the training script"
 
 
 def to_sagemaker(space: Space) -> dict[str, list[dict[str, Any]]]:
@@ -36,22 +34,16 @@ def to_sagemaker(space: Space) -> dict[str, list[dict[str, Any]]]:
     -------
     dict
         What boto3's ``create_hyper_parameter_tuning_job`` takes as
-        ``HyperParameterTuningJobConfig["ParameterRanges"]``: bounds are strings, the scale is never left to the
-        service.
+        ``HyperParameterTuningJobConfig["ParameterRanges"]``: bounds are strings.
 
     Raises
     ------
     ValueError
-        On a step, on categories that are no strings, and on more than 30 ranges of a kind or categories of a
-        hyperparameter, which the service refuses.
+        On a step, and on categories that are no strings.
     """
     ranges: dict[str, list[dict[str, Any]]] = {kind: [] for kind in (*TYPES, "CategoricalParameterRanges")}
-    for name, distribution in distributions(space, DIALECT):
-        kind, said = _say(name, distribution)
+    for name, (kind, said) in say_each(space, DIALECT, _say).items():
         ranges[kind].append({"Name": name, **said})
-    for kind, entries in ranges.items():
-        if len(entries) > MOST_RANGES:
-            raise ValueError(f"{DIALECT} takes at most {MOST_RANGES} {kind}, got {len(entries)}: fix some of them")
     return ranges
 
 
@@ -61,38 +53,24 @@ def from_sagemaker(ranges: Mapping[str, Any]) -> dict[str, BaseDistribution]:
     Raises
     ------
     ValueError
-        On a scale that is reverse logarithmic, or is left to the service (``Auto``, or none given); and on
-        ``AutoParameters``, which have no bounds.
+        On a scale that is reverse logarithmic, or is left to the service; and on ``AutoParameters``.
     """
-    space: dict[str, BaseDistribution] = {}
-    for kind, entries in ranges.items():
-        for entry in entries:
-            space[entry["Name"]] = _read(kind, entry)
-    return space
+    entries = [(kind, entry) for kind, entries in ranges.items() for entry in entries]
+    return {entry["Name"]: _read(kind, entry) for kind, entry in entries}
 
 
 def _say(name: str, distribution: BaseDistribution) -> tuple[str, dict[str, Any]]:
     if isinstance(distribution, CategoricalDistribution):
-        return "CategoricalParameterRanges", {"Values": _categories(name, distribution)}
+        values = categories(name, distribution, DIALECT, lambda choice: isinstance(choice, str), STRINGS)
+        return "CategoricalParameterRanges", {"Values": values}
     if has_step(distribution):
-        advice = "it has no steps: leave the step out and round in the training script, or list the values as strings"
-        raise refusal(name, distribution, DIALECT, advice)
-    kind = "IntegerParameterRanges" if isinstance(distribution, IntDistribution) else "ContinuousParameterRanges"
+        raise refusal(name, distribution, DIALECT, NO_STEPS)
+    (kind,) = [kind for kind, (_, its_type) in TYPES.items() if isinstance(distribution, its_type)]
     return kind, {
         "MinValue": repr(distribution.low),
         "MaxValue": repr(distribution.high),
         "ScalingType": SCALE_OF_LOG[distribution.log],
     }
-
-
-def _categories(name: str, distribution: CategoricalDistribution) -> list[str]:
-    choices = list(distribution.choices)
-    if not all(isinstance(choice, str) for choice in choices):
-        advice = "its categories are strings: write them as strings, and convert them in the training script"
-        raise refusal(name, distribution, DIALECT, advice)
-    if len(choices) > MOST_CATEGORIES:
-        raise refusal(name, distribution, DIALECT, f"it takes at most {MOST_CATEGORIES} categories: leave some out")
-    return choices
 
 
 def _read(kind: str, entry: Mapping[str, Any]) -> BaseDistribution:

@@ -6,14 +6,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from hpo_helpers.spaces.wording import Space, distributions, has_step, refusal, refusal_back, tidy
+from hpo_helpers.spaces.wording import Space, has_step, refusal_back, say_each, tidy
 
 DIALECT = "Syne Tune"
 DOMAINS = {FloatDistribution: "Float", IntDistribution: "Integer"}
@@ -22,9 +17,7 @@ LOG_UNIFORM = {"sampler_cls": "LogUniform", "sampler_kwargs": {"base": math.e}}
 
 
 def to_syne_tune(space: Space) -> dict[str, dict[str, Any]]:
-    """Say a search space as domains of Syne Tune.
-
-    Steps become a ``FiniteRange``.
+    """Say a search space as domains of Syne Tune; steps become a ``FiniteRange``.
 
     Parameters
     ----------
@@ -34,15 +27,10 @@ def to_syne_tune(space: Space) -> dict[str, dict[str, Any]]:
     Returns
     -------
     dict
-        What ``syne_tune.config_space.config_space_to_json_dict`` gives, and ``config_space_from_json_dict`` makes
-        into domains. Syne Tune itself is not needed here.
-
-    Raises
-    ------
-    ValueError
-        On categories that are not all of one type, or are None.
+        What ``syne_tune.config_space.config_space_from_json_dict`` makes into domains. Syne Tune takes
+        categories of one type alone.
     """
-    return {name: _say(name, distribution) for name, distribution in distributions(space, DIALECT)}
+    return say_each(space, DIALECT, _say)
 
 
 def from_syne_tune(config_space: Mapping[str, Any]) -> dict[str, BaseDistribution]:
@@ -51,14 +39,15 @@ def from_syne_tune(config_space: Mapping[str, Any]) -> dict[str, BaseDistributio
     Raises
     ------
     ValueError
-        On a constant, an ordinal domain, steps on a logarithmic scale and the samplers that Optuna lacks.
+        On a constant, and on a domain or sampler that Optuna lacks.
     """
     return {name: _read(name, domain) for name, domain in config_space.items()}
 
 
 def _say(name: str, distribution: BaseDistribution) -> dict[str, Any]:
     if isinstance(distribution, CategoricalDistribution):
-        return {"domain_cls": "Categorical", "domain_kwargs": _categories(name, distribution), **UNIFORM}
+        arguments = {"categories": list(distribution.choices)}
+        return {"domain_cls": "Categorical", "domain_kwargs": arguments, **UNIFORM}
     bounds = {"lower": distribution.low, "upper": distribution.high}
     if has_step(distribution):
         size = round((distribution.high - distribution.low) / distribution.step) + 1
@@ -69,17 +58,9 @@ def _say(name: str, distribution: BaseDistribution) -> dict[str, Any]:
     return {"domain_cls": DOMAINS[type(distribution)], "domain_kwargs": bounds, **sampler}
 
 
-def _categories(name: str, distribution: CategoricalDistribution) -> dict[str, list]:
-    choices = list(distribution.choices)
-    if len({type(choice) for choice in choices}) > 1 or None in choices:
-        advice = "its categories have one type and none is None: write them as strings, and convert them in training"
-        raise refusal(name, distribution, DIALECT, advice)
-    return {"categories": choices}
-
-
 def _read(name: str, domain: Any) -> BaseDistribution:
     if not isinstance(domain, Mapping):
-        raise refusal_back(name, domain, DIALECT, "a constant is not searched: give it to the training directly")
+        raise refusal_back(name, domain, DIALECT, "a constant is not searched: give it to the training")
     kind, arguments = domain["domain_cls"], domain["domain_kwargs"]
     sampler = domain.get("sampler_cls", "Uniform")
     if kind == "Categorical" and sampler == "Uniform":

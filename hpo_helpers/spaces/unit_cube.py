@@ -7,15 +7,16 @@ from collections.abc import Mapping
 
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 
+from hpo_helpers.spaces.wording import Space
 
-def to_unit_cube(space: Mapping[str, BaseDistribution], params: Mapping[str, float]) -> dict[str, float]:
+
+def to_unit_cube(space: Space, params: Mapping[str, float]) -> dict[str, float]:
     """Say where each value lies in its range: 0 at the lower bound, 1 at the upper one.
 
     Parameters
     ----------
     space
-        Numerical distributions. A logarithmic range is measured on its logarithm, so 0.5 is the middle of what is
-        searched.
+        Numerical distributions. A logarithmic range is measured on its logarithm.
     params
         A value for each name in `space`.
 
@@ -27,11 +28,10 @@ def to_unit_cube(space: Mapping[str, BaseDistribution], params: Mapping[str, flo
     return {name: _to_unit(name, distribution, params[name]) for name, distribution in space.items()}
 
 
-def from_unit_cube(space: Mapping[str, BaseDistribution], places: Mapping[str, float]) -> dict[str, float]:
+def from_unit_cube(space: Space, places: Mapping[str, float]) -> dict[str, float]:
     """Say which value lies at each place of its range: the way back from `to_unit_cube`.
 
-    Whole numbers and steps are rounded to. So the two ends of such a range answer to half as wide an interval of
-    places as the other values do.
+    Whole numbers and steps are rounded to.
 
     Parameters
     ----------
@@ -67,7 +67,8 @@ def _from_unit(name: str, distribution: BaseDistribution, place: float) -> float
     if distribution.log:
         value = math.exp(value)
     if distribution.step is not None:
-        value = distribution.low + distribution.step * round((value - distribution.low) / distribution.step)
+        steps = round((value - distribution.low) / distribution.step)
+        value = distribution.low + distribution.step * steps
     return min(max(value, distribution.low), distribution.high)
 
 
