@@ -14,13 +14,13 @@ import multiprocessing
 import warnings
 from collections.abc import Callable
 
+import methods
 import optuna
 import pandas as pd
 from optuna.pruners import BasePruner, HyperbandPruner, NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import BaseSampler, CmaEsSampler, QMCSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial
 
-import methods
 from hpo_helpers import comparing
 
 SEEDS = range(20)

@@ -20,7 +20,6 @@ from hpo_helpers.datasets import load_curves, load_study, load_table
 from hpo_helpers.spaces import MNIST_CNN
 from hpo_helpers.train_mnist import train
 
-
 GRIDS = {"mnist_cnn_curves": 1008, "mnist_mlp_curves": 360}
 DATA = datasets._recorded_folder()
 RUNS = {**GRIDS, "mnist_cnn_noise": 12 * 20, "mnist_cnn_81_curves": 81}

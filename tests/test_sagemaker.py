@@ -24,8 +24,15 @@ from service_models import read_once
 
 from hpo_helpers.jobs import JobStatus
 from hpo_helpers.jobs.rehearsal import Rehearsal
-from hpo_helpers.jobs.sagemaker import SageMakerError, SageMakerLauncher, launcher
-from hpo_helpers.jobs.sagemaker import delete_created, jobs_from_logs, jobs_from_search, list_created
+from hpo_helpers.jobs.sagemaker import (
+    SageMakerError,
+    SageMakerLauncher,
+    delete_created,
+    jobs_from_logs,
+    jobs_from_search,
+    launcher,
+    list_created,
+)
 from hpo_helpers.spaces import to_sagemaker
 from hpo_helpers.tuning import tune
 

@@ -15,8 +15,14 @@ from service_models import read_once
 from test_claims_11 import LESSON, SOLUTIONS, actions
 
 from hpo_helpers.jobs.rehearsal import Rehearsal
-from hpo_helpers.jobs.sagemaker import SageMakerError, SageMakerLauncher
-from hpo_helpers.jobs.sagemaker import delete_created, jobs_from_logs, jobs_from_search, list_created
+from hpo_helpers.jobs.sagemaker import (
+    SageMakerError,
+    SageMakerLauncher,
+    delete_created,
+    jobs_from_logs,
+    jobs_from_search,
+    list_created,
+)
 
 FILE = Path(__file__).parents[1] / "notebooks" / "sagemaker_policy.json"
 POLICY = json.loads(FILE.read_text(encoding="utf-8"))

@@ -9,8 +9,7 @@ import tempfile
 
 from ConfigSpace import ConfigurationSpace
 from dehb import DEHB
-from driving import EPOCHS, GRACE_PERIOD, REDUCTION_FACTOR, main, within
-from driving import Checkpoints, Report, Space, Training
+from driving import EPOCHS, GRACE_PERIOD, REDUCTION_FACTOR, Checkpoints, Report, Space, Training, main, within
 from to_configspace import to_configspace
 
 

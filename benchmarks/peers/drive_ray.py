@@ -5,8 +5,7 @@ No Ray process is started.
 
 from __future__ import annotations
 
-from driving import EPOCHS, GRACE_PERIOD, METRIC, REDUCTION_FACTOR, main, within
-from driving import Report, Space, Training
+from driving import EPOCHS, GRACE_PERIOD, METRIC, REDUCTION_FACTOR, Report, Space, Training, main, within
 from optuna.distributions import BaseDistribution, IntDistribution
 from ray import tune
 from ray.tune.experiment import Experiment

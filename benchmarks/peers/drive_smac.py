@@ -9,8 +9,7 @@ import tempfile
 from pathlib import Path
 
 from ConfigSpace import Configuration, ConfigurationSpace
-from driving import EPOCHS, GRACE_PERIOD, REDUCTION_FACTOR, main, within
-from driving import Checkpoints, Report, Space, Training
+from driving import EPOCHS, GRACE_PERIOD, REDUCTION_FACTOR, Checkpoints, Report, Space, Training, main, within
 from smac import MultiFidelityFacade, Scenario
 from smac.runhistory.dataclasses import TrialValue
 from to_configspace import to_configspace

@@ -1,8 +1,7 @@
 """Jobs on Amazon SageMaker, by boto3."""
 
 from hpo_helpers.jobs.sagemaker.launcher import SageMakerJob, SageMakerLauncher
-from hpo_helpers.jobs.sagemaker.records import delete_created, list_created
-from hpo_helpers.jobs.sagemaker.records import jobs_from_logs, jobs_from_search
+from hpo_helpers.jobs.sagemaker.records import delete_created, jobs_from_logs, jobs_from_search, list_created
 from hpo_helpers.jobs.sagemaker.request import image_uri
 from hpo_helpers.jobs.sagemaker.setup import SageMakerError
 

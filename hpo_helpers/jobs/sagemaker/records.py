@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hpo_helpers.jobs.lines import parse_line
 from hpo_helpers.jobs.sagemaker.request import checked
 from hpo_helpers.jobs.sagemaker.setup import connect, explained
-from hpo_helpers.jobs.sagemaker.watch import GROUP, STREAMS
-from hpo_helpers.jobs.sagemaker.watch import listed, read_lines, search
+from hpo_helpers.jobs.sagemaker.watch import GROUP, STREAMS, listed, read_lines, search
 
 if TYPE_CHECKING:
     import pandas as pd
