@@ -29,8 +29,8 @@ def reports(study: optuna.Study) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row a report: ``trial`` (its number), ``epoch``, ``time`` (the study's clock, in seconds),
-        ``value`` (the metric that was tuned), and a column for everything else that training yielded.
+        One row a report: ``trial`` (its number), ``epoch``, ``time`` (the study's, in
+        seconds), ``value`` (of the tuned metric), and whatever else training yielded.
     """
     rows = [
         {"trial": trial.number, **report, "value": trial.intermediate_values[report["epoch"]]}
@@ -48,7 +48,7 @@ def reports(study: optuna.Study) -> pd.DataFrame:
 def anytime(study: optuna.Study) -> pd.DataFrame:
     """Return the study's incumbents: the rows of `reports` that were better than all before them.
 
-    The incumbent is the best report so far, of any trial: by this one rule every method is judged.
+    The incumbent is the best report so far, of any trial, whatever the method.
     """
     table = reports(study)
     sign = 1 if study.direction == StudyDirection.MINIMIZE else -1
@@ -72,14 +72,14 @@ def run_methods(
     Parameters
     ----------
     methods
-        For each name a function of a seed that returns a new study, whose name must hold the seed:
-        Hyperband chooses brackets by it.
+        For each name a function of a seed that returns a new study with the seed in its
+        name, by which Hyperband chooses brackets.
     seeds
         Given to each method in turn; all different.
     space, epochs, timeout
         As in `tune`, the same for all.
     launcher
-        A function of a seed that returns a new launcher: ``lambda seed: ReplayLauncher(n_workers=4)``.
+        A function of a seed that returns a new launcher.
     n_jobs
         The number of processes; -1 for as many as there are processors.
 
@@ -180,8 +180,8 @@ def summarise(
     Returns
     -------
     DataFrame
-        The columns of `by`, ``n_seeds``, ``n_missing`` (how many are NaN), ``lower_quartile``, ``median``
-        and ``upper_quartile``, interpolated between two seeds, and NaN among the missing.
+        The columns of `by`, ``n_seeds``, ``n_missing`` (how many are NaN), and
+        ``lower_quartile``, ``median``, ``upper_quartile``, interpolated between two seeds.
     """
     columns = {"n_seeds": "size", "n_missing": lambda values: values.isna().sum()}
     for name, share in {"lower_quartile": 0.25, "median": 0.5, "upper_quartile": 0.75}.items():
@@ -270,8 +270,8 @@ def average_ranks(table: pd.DataFrame, *, value: str = "test_error") -> pd.DataF
 def critical_difference(n_methods: int, n_seeds: int, alpha: float = 0.05) -> float:
     """Return how far apart two average ranks must be for the methods to differ.
 
-    This is the Nemenyi test, which allows for all pairs being compared: *q* sqrt(k (k + 1) / (6 N)) for k
-    methods and N seeds, where *q* is the quantile of the studentized range over sqrt(2) (Demšar,
+    This is the Nemenyi test, for all pairs: *q* sqrt(k (k + 1) / (6 N)) for k methods and
+    N seeds; *q* is the quantile of the studentized range over sqrt(2) (Demšar,
     "Statistical comparisons of classifiers over multiple data sets", JMLR 7, 2006).
 
     Parameters
@@ -310,11 +310,11 @@ def paired_differences(
     Returns
     -------
     DataFrame
-        One row for each other method and time: ``method``, ``time``, ``n_seeds``; ``difference``, the mean
-        over seeds of the method's error less the baseline's; ``low`` and ``high``, its bootstrap interval
-        (percentiles); ``p_value`` of the Wilcoxon signed-rank test; ``p_adjusted``, by Holm's method for all
-        methods at that time; and ``verdict``: "better" or "worse" where the interval excludes 0 and
-        ``p_adjusted`` is small, else "no difference".
+        One row for each other method and time: ``difference``, the mean over ``n_seeds`` of
+        the method's error less the baseline's; ``low`` and ``high``, its bootstrap interval
+        (percentiles); ``p_value`` of the Wilcoxon signed-rank test; ``p_adjusted``, by Holm's
+        method for all methods at that time; and ``verdict``: "better" or "worse" where the
+        interval excludes 0 and ``p_adjusted`` is small, else "no difference".
 
     Raises
     ------
@@ -323,8 +323,8 @@ def paired_differences(
 
     Notes
     -----
-    At 20 seeds and errors with a long tail, the interval of 95 % is one of about 90 %. Fewer than 6 seeds
-    never give a p-value below 0.05. Choose the times before looking: each is a comparison of its own.
+    At 20 seeds and errors with a long tail, the interval of 95 % is one of about 90 %. Fewer
+    than 6 seeds never give a p-value below 0.05. Choose the times before looking.
     """
     wide = _by_method(_common_seeds(table), value)
     if baseline not in wide or len(wide.columns) < 2:

@@ -1,14 +1,12 @@
 """HyperDrive's three early-termination policies, as Optuna pruners.
 
-*Interval* 3 is what a run reports with step 3, counted from 1. A policy is applied at every multiple of
-``evaluation_interval`` that is at least ``delay_evaluation``. It looks at what all runs of the study had
-reported by the same interval: those that go on, those that ended, and the judged run itself.
+A run reports *interval* 3 with step 3. A policy is applied at the multiples of
+``evaluation_interval`` from ``delay_evaluation`` on, and looks at what all runs of the study
+had reported by then. A run's value is its best so far; a run without numbers is ended.
+HyperDrive's documentation has rules for maximising alone, which are mirrored for minimising.
 
-A run's value is its best so far. A value that is not a number counts for nothing; a run without any is
-ended. For a metric that is minimised HyperDrive's documentation gives no rules: these are mirrored here.
-
-Sources: the reference of ``azureml.train.hyperdrive``, and of ``azure.ai.ml.sweep``, its successor. The
-median rule is from D. Golovin et al., "Google Vizier: A Service for Black-Box Optimization", KDD 2017.
+Sources: the references of ``azureml.train.hyperdrive`` and of ``azure.ai.ml.sweep``. Median
+stopping: D. Golovin et al., "Google Vizier", KDD 2017.
 """
 
 from __future__ import annotations
@@ -58,9 +56,9 @@ class _Policy(BasePruner):
 class BanditPolicy(_Policy):
     """Policy to end a run that falls behind the best one by more than a slack.
 
-    With ``slack_factor``, a run ends below ``best / (1 + slack_factor)`` when maximising, or above
-    ``best * (1 + slack_factor)`` when minimising. With ``slack_amount``, it ends below
-    ``best - slack_amount``, or above ``best + slack_amount``.
+    When maximising, a run ends below ``best / (1 + slack_factor)``, or below
+    ``best - slack_amount``; when minimising, above ``best * (1 + slack_factor)``, or above
+    ``best + slack_amount``.
 
     Parameters
     ----------
@@ -76,8 +74,8 @@ class BanditPolicy(_Policy):
     Raises
     ------
     ValueError
-        If both slacks are given, or none, or a setting is out of range. While tuning, if the best value is
-        negative and the slack is a ratio, which would end the best run itself.
+        If both slacks are given, or none, or a setting is out of range; while tuning, if
+        the slack is a ratio and the best value negative.
 
     Examples
     --------
@@ -118,8 +116,8 @@ class BanditPolicy(_Policy):
 class MedianStoppingPolicy(_Policy):
     """Policy to end a run whose best value is worse than the median of the runs' averages.
 
-    A run's average is that of all it reported up to the interval. Optuna's ``MedianPruner`` compares with
-    other numbers: the values at the interval itself, of completed trials alone.
+    A run's average is that of all it reported up to the interval. Optuna's ``MedianPruner``
+    takes the values at the interval itself, of completed trials alone.
 
     Parameters
     ----------
@@ -134,8 +132,8 @@ class MedianStoppingPolicy(_Policy):
 class TruncationSelectionPolicy(_Policy):
     """Policy to end a given percentage of the runs, the worst, at each interval.
 
-    A run is ranked by its best value among the runs that have reached the interval by then. Of ``n`` runs,
-    the worst ``floor(n * truncation_percentage / 100)`` end, equal ones only if there is room for all.
+    Of ``n`` runs that have reached the interval, those with the worst best values end:
+    ``floor(n * truncation_percentage / 100)``, equal ones only if there is room for all.
 
     Parameters
     ----------
@@ -181,7 +179,7 @@ def _is_worse(value: float, limit: float, maximize: bool) -> bool:
 
 
 def _average(values: list[float]) -> float:
-    # Rounding may put the mean of equal values above them all, and each would then be worse than it.
+    # By rounding, the mean of equal values may lie above all of them.
     return min(max(fmean(values), min(values)), max(values))
 
 

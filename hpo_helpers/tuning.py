@@ -40,30 +40,30 @@ def tune(
 ) -> None:
     """Tune: keep every worker of `launcher` busy with trials of `study`, and prune as they report.
 
-    Each report goes to the study's pruner in the order in which reports were made. A trial that trains to its
-    end is told the value of its last epoch; a pruned one stops at once and frees its worker. Calling `tune`
-    again, after an interruption or in a new process, goes on where the study stood; a new sampler is seeded
-    anew then, since it would propose the same again.
+    Reports go to the study's pruner in the order in which they were made. A trial that
+    trains to its end is told the value of its last epoch; a pruned one frees its worker at
+    once. The same call after an interruption, in a new process too, goes on where the study
+    stood; a new sampler is seeded anew then, since it would propose the same again.
 
     Parameters
     ----------
     study
         With one objective. Its sampler proposes configurations, its pruner ends trials early.
     space
-        A dict of Optuna distributions, or a function of a trial that suggests and returns the parameters.
+        A dict of Optuna distributions, or a function of a trial that returns parameters.
     launcher
         Where the jobs run. It is not closed.
     epochs
-        The longest training, in epochs. Where the space searches ``"epochs"``, a trial may be shorter.
+        The longest training, in epochs; shorter where the space searches ``"epochs"``.
     n_trials
-        End when the study has so many finished trials, those of earlier calls included.
+        End when the study has so many finished trials, of earlier calls too.
     timeout
-        End when the study's clock reads so many seconds: the launcher's clock, which goes on over several
-        calls. Trials still running then are told PRUNED.
+        End when the study's clock, the launcher's over all calls, reads so many seconds.
+        Trials still running then are told PRUNED.
     trial_timeout
         Seconds after which a trial that has not ended is stopped and told FAIL.
     max_failures
-        So many failures in a row raise RuntimeError: the mistake is likely to be in the training function.
+        So many failures in a row raise RuntimeError: the training is likely to be wrong.
     progress
         Whether to show a bar with the incumbent's value.
 
@@ -76,10 +76,10 @@ def tune(
 
     Notes
     -----
-    Every trial carries, as user attributes: ``started`` and ``finished`` (the study's clock, in seconds);
-    ``reports`` (one dict an epoch: ``epoch``, ``time`` and everything that training yielded); ``error`` if it
-    failed; ``stop_reason`` if it was pruned; and ``owner`` (host, pid and start of its process), by which
-    trials that a dead process left running are recognised, closed, and queued again.
+    A trial's user attributes are ``started`` and ``finished`` (the study's clock, in
+    seconds); ``reports`` (one dict an epoch: ``epoch``, ``time``, and what training yielded);
+    ``error`` if it failed; ``stop_reason`` if it was pruned; and ``owner`` (host, pid and
+    start of its process), by which those that a dead process left are queued again.
     """
     _check(study, launcher, epochs, n_trials, timeout, trial_timeout, max_failures)
     resuming.take_up(study)
@@ -310,5 +310,5 @@ def _uninterrupted() -> Iterator[None]:
 
 
 def _plain(value: Any) -> Any:
-    """Turn what JSON does not know into what it does: NumPy's numbers into Python's, the rest into text."""
+    """Turn NumPy's numbers, which JSON does not know, into Python's, and the rest into text."""
     return value.item() if hasattr(value, "item") else str(value)
