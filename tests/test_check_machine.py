@@ -57,9 +57,7 @@ def test_it_says_which_lessons_need_more_and_nothing_is_wrong_with_that(installe
     assert commands == ['"inspyred>=99"', '"no-such-package>=1"']
 
 
-def test_without_mxnet_it_says_how_to_install_it_where_there_is_one(
-    fake_mxnet, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_mxnet_it_says_how_to_install_it_where_there_is_one(fake_mxnet, monkeypatch) -> None:
     fake_mxnet("raise ModuleNotFoundError(name='mxnet')")
     found = check.check_mxnet()
     assert found.said == "cannot train here" and found.to_do.startswith("MXNet is not installed")
@@ -107,9 +105,7 @@ def test_a_package_that_is_missing_or_too_old_is_named_with_the_command(installe
     assert "2 to repair" in said
 
 
-def test_a_course_that_is_not_installed_and_an_old_python_are_said_to_be(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_course_that_is_not_installed_and_an_old_python_are_named(monkeypatch) -> None:
     def requires(name: str) -> None:
         raise check.importlib.metadata.PackageNotFoundError(name)
 
@@ -120,9 +116,7 @@ def test_a_course_that_is_not_installed_and_an_old_python_are_said_to_be(
     assert "install Python 3.11" in check.check_python().to_do
 
 
-def test_recordings_that_are_damaged_or_missing_are_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_recordings_that_are_damaged_or_missing_are_named(tmp_path: Path, monkeypatch) -> None:
     whole = recordings()
     monkeypatch.setattr("hpo_helpers.datasets._recorded_folder", lambda: tmp_path)
     monkeypatch.setattr("hpo_helpers.datasets.load_mnist", lambda: None)

@@ -119,8 +119,7 @@ def test_optuna_is_quiet_meanwhile_and_as_it_was_afterwards(caplog):
 # --- Tables at given times ------------------------------------------------------------------------
 
 
-@pytest.fixture
-def incumbents():
+def test_the_incumbent_at_a_time_is_the_last_one_reported_by_then():
     rows = [
         ("a", 0, 1.0, 3, 0.50, 0.55),
         ("a", 0, 4.0, 4, 0.20, 0.25),
@@ -129,10 +128,8 @@ def incumbents():
         ("b", 0, 3.0, 2, 0.30, 0.35),
         ("b", 1, 3.0, 9, 0.30, 0.15),
     ]
-    return pd.DataFrame(rows, columns=["method", "seed", "time", "trial", "value", "test_error"])
-
-
-def test_the_incumbent_at_a_time_is_the_last_one_reported_by_then(incumbents):
+    columns = ["method", "seed", "time", "trial", "value", "test_error"]
+    incumbents = pd.DataFrame(rows, columns=columns)
     table = at_times(incumbents, [4, 1.5, 100])
     run = table[(table["method"] == "a") & (table["seed"] == 0)]
     assert run["time"].tolist() == [4.0, 1.5, 100.0]

@@ -13,15 +13,15 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 sys.path[:0] = [str(BENCHMARKS), str(BENCHMARKS / "peers")]
 
 import driving  # noqa: E402
+import methods  # noqa: E402
 import tables  # noqa: E402
 
 
 def flat_curve(params):
     """Return 27 epochs of a second each, whose error falls by 0.01 an epoch."""
-    return [
-        {"epoch": epoch, "valid_error": params["start"] - epoch / 100, "test_error": 0.5, "seconds": 1.0}
-        for epoch in range(1, 28)
-    ]
+    same = {"test_error": 0.5, "seconds": 1.0}
+    epochs = range(1, 28)
+    return [{"epoch": i, "valid_error": params["start"] - i / 100, **same} for i in epochs]
 
 
 class Asks:
@@ -110,6 +110,4 @@ def test_only_what_stands_between_the_marks_is_written_anew(tmp_path):
 
 
 def test_the_series_and_its_peers_have_the_same_workers_and_epochs():
-    import methods
-
     assert (driving.N_WORKERS, driving.EPOCHS) == (methods.N_WORKERS, methods.EPOCHS)

@@ -158,12 +158,8 @@ def test_every_method_is_named_with_its_rank_and_the_better_half_at_the_left():
     ax.figure.canvas.draw()
     boxes = [text.get_window_extent() for text in ax.texts]
     assert not any(one.overlaps(other) for i, one in enumerate(boxes) for other in boxes[:i])
-
-
-def test_ranks_of_several_times_are_not_drawn_as_one():
-    ranks = pd.concat([ranks_of({"a": 1.0, "b": 2.0})] * 2)
-    with pytest.raises(ValueError, match="one rank a method"):
-        plot_ranks(ranks, 1.0)
+    with pytest.raises(ValueError, match="one rank a method"):  # of several times
+        plot_ranks(pd.concat([ranks_of({"a": 1.0, "b": 2.0})] * 2), 1.0)
 
 
 # --- Timelines ------------------------------------------------------------------------------------

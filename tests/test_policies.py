@@ -132,12 +132,6 @@ def test_equal_runs_never_end_one_another(name, direction):
             assert not trials[0].should_prune() and not trials[-1].should_prune()
 
 
-def test_a_slack_of_zero_leaves_the_best_run_alone():
-    for policy in (BanditPolicy(slack_factor=0), BanditPolicy(slack_amount=0)):
-        best, second = log(new_study(policy), [0.1], [0.2])
-        assert (best.should_prune(), second.should_prune()) == (False, True)
-
-
 @DIRECTIONS
 def test_a_ratio_of_a_negative_metric_raises_and_an_amount_serves(direction):
     best, bad = (-1.0, -2.0) if direction == "maximize" else (-2.0, -1.0)
