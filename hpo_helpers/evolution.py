@@ -41,13 +41,13 @@ def evolve(
     Parameters
     ----------
     study, space, launcher, epochs
-        As in `tune`; `space` is a dict. The study's sampler proposes nothing. Failed trials are worst.
+        As in `tune`; `space` is a dict. The sampler proposes nothing; failed trials are worst.
     optimiser
         A new one, with the seed of all: ``real_coded(inspyred.ec.GA(random.Random(0)))``.
     generations, timeout
-        End after so many generations, or when the study's clock reads so many seconds. Give one or both.
+        End after so many generations, or when the study's clock reads so many seconds.
     cost
-        For optimisers with two objectives: a function of a trial, such as its seconds, to be minimised too.
+        A second objective, minimised too: a function of a trial, such as its seconds.
     settings
         Passed on to inspyred: ``pop_size=8``, ``num_elites=1``, ``neighborhood_size=5``.
 
@@ -92,11 +92,11 @@ def evolve(
 def real_coded(optimiser: EvolutionaryComputation) -> EvolutionaryComputation:
     """Replace those of an optimiser's operators that do not fit genes on [0, 1], and return it.
 
-    Flipping bits leaves real genes as they are, and a Gaussian step with standard deviation 1 leaps over the
-    whole range. In their place come BLX-0.5, which draws each gene of a child around and between those of its
-    parents (Eshelman and Schaffer, 1993), and Gaussian steps of a tenth of the range in every gene. A swarm's
-    neighbourhoods become rings, so that ``neighborhood_size`` counts. Other operators stay.
-    A genetic algorithm with small generations also needs ``num_elites=1``, or it forgets its best.
+    Flipping bits leaves real genes as they are, and a Gaussian step of standard deviation 1
+    leaps over the whole range. In their place come BLX-0.5, which draws a child's gene around
+    and between those of its parents (Eshelman and Schaffer, 1993), and Gaussian steps of a
+    tenth of the range. A swarm's neighbourhoods become rings, so ``neighborhood_size`` counts.
+    With small generations, give a genetic algorithm ``num_elites=1``: it forgets its best.
     """
     from inspyred.ec import variators
     from inspyred.swarm import topologies
@@ -118,7 +118,7 @@ def _cross(random, candidates, args):
     from inspyred.ec import variators
 
     args.setdefault("blx_alpha", 0.5)
-    # inspyred leaves out the last of an odd number of parents, and one worker would have nothing to do.
+    # inspyred leaves out the last of an odd number of parents.
     pairs = candidates + candidates[: len(candidates) % 2]
     return variators.blend_crossover(random, pairs, args)[: len(candidates)]
 

@@ -13,15 +13,14 @@ from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 def open_journal(path: str | Path) -> JournalStorage:
     """Open the journal at `path`, or make it: a storage for ``optuna.create_study(storage=…)``.
 
-    It is Optuna's own journal file, with two things mended. A write that was cut short (by a full disk, or a
-    power cut) leaves half a line; the next write would go on in the middle of it, and no study in the file could
-    be read again. Here the half line is cut off first. And the lock of a process that was killed while it wrote is
-    broken after 5 seconds, not 30.
+    It is Optuna's journal file, mended twice. A write that a full disk or a power cut ends
+    leaves half a line, after which no study in the file could be read again: it is cut off
+    first. And the lock of a process that was killed as it wrote is broken after 5 seconds.
     """
     return JournalStorage(_MendingJournalFile(str(path)))
 
 
-#: A write takes milliseconds. Two at once would still do no harm on a local disk: each is appended in one piece.
+#: A write takes milliseconds, and is appended in one piece.
 LOCK_SECONDS = 5
 
 

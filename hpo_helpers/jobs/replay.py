@@ -16,9 +16,8 @@ Curves = Callable[[Mapping[str, Any]], Iterable[Mapping[str, Any]]]
 class ReplayLauncher(PollingLauncher):
     """Replay trainings that were recorded, in virtual time: an hour of four workers takes a second.
 
-    A job is over as soon as it is submitted, but the launcher's clock does not show it yet. `wait` moves
-    the clock to the next report, and what `tune` sees is what it would see of real workers that take the
-    recorded seconds. The same seeds give the same run, on every machine.
+    `wait` moves the launcher's clock to the next report, so `tune` sees what it would see of
+    real workers that take the recorded seconds. The same seeds give the same run.
 
     Parameters
     ----------
@@ -28,7 +27,7 @@ class ReplayLauncher(PollingLauncher):
         A function from a configuration to its learning curve: one dict of metrics an epoch, its
         ``"seconds"`` being what that took. By default, the recorded curves of the MNIST CNN.
     fixed
-        Hyperparameters that are the same for every job; a job's own of the same name comes first.
+        Hyperparameters of every job; a job's own of the same name comes first.
     metric
         The name of the metric that is tuned.
 

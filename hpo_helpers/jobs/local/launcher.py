@@ -31,27 +31,27 @@ from hpo_helpers.jobs.polling import PolledJob, PollingLauncher, check_fixed, po
 class LocalLauncher(PollingLauncher):
     """Train in worker processes of this machine.
 
-    A job starts in milliseconds: it is forked from a process that has imported what training needs. That
-    process and its jobs have the import path, the working directory and the environment that this one has
-    when the launcher is made, and one thread each for linear algebra. Scripts need no
+    A job starts in milliseconds: it is forked from a process that has imported what training
+    needs. Import path, working directory and environment are those of this process when the
+    launcher is made. A job has one thread for linear algebra. Scripts need no
     ``if __name__ == "__main__"``.
 
     Parameters
     ----------
     train
-        A generator function that yields a dict of metrics after each epoch. It is called as
-        ``train(**fixed, **params, epochs=epochs)`` and may be defined anywhere, in a notebook's cell too.
+        A generator function that yields a dict of metrics after each epoch, called as
+        ``train(**fixed, **params, epochs=epochs)``. A notebook's cell may define it.
     n_workers
-        How many jobs may run at a time; by default, the number of processor cores this process may use.
+        How many jobs may run at a time; by default, one for each processor core.
     fixed
-        Arguments that are the same for every job; a job's parameter of the same name comes first.
+        Arguments of every job; a job's own of the same name comes first.
     metric
         The name of the metric that is tuned.
     preload
-        What to have ready before the first job: names ``"module"``, or ``"module:function"`` for a function
-        that is called once and remembers its result. By default the module of `train`, after what its
-        constant ``PRELOAD`` lists; where `train` is written in a notebook or a script, the modules it names.
-        It must start no thread: a job could wait forever for one that was not forked with it.
+        What to have ready before the first job: names ``"module"``, or ``"module:function"``
+        to call once. By default what the constant ``PRELOAD`` of the module of `train`
+        lists, and that module; in a notebook or a script, the modules that `train` names.
+        It must start no thread: a job could wait forever for one that was not forked.
 
     Raises
     ------
