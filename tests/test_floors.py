@@ -50,7 +50,7 @@ def module_of(path):
 
 def whole(name):
     """Return the module that a name belongs to: a folder of one idea, or itself."""
-    if name in ("jobs.__init__", "jobs.lines", "jobs.polling"):
+    if name in ("jobs.__init__", "jobs.lines"):
         return "jobs"  # what launchers share
     return next((folder for folder in FOLDERS if f"{name}.".startswith(f"{folder}.")), name)
 

@@ -7,13 +7,12 @@ import itertools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from hpo_helpers.jobs import JobStatus, Report, make_report
-from hpo_helpers.jobs.polling import PolledJob, PollingLauncher, check_fixed, positive
+from hpo_helpers.jobs import Job, JobStatus, Launcher, Report, check_fixed, make_report, positive
 
 Curves = Callable[[Mapping[str, Any]], Iterable[Mapping[str, Any]]]
 
 
-class ReplayLauncher(PollingLauncher):
+class ReplayLauncher(Launcher):
     """Replay trainings that were recorded, in virtual time: an hour of four workers takes a second.
 
     `wait` moves the launcher's clock to the next report, so `tune` sees what it would see of
@@ -114,7 +113,7 @@ class ReplayLauncher(PollingLauncher):
             job._happen()
 
 
-class ReplayJob(PolledJob):
+class ReplayJob(Job):
     """A configuration whose training is replayed; made by `ReplayLauncher.submit`."""
 
     def __init__(self, launcher: ReplayLauncher, id: int, params: Mapping[str, Any], epochs: int) -> None:

@@ -19,16 +19,15 @@ from typing import Any
 
 import cloudpickle
 
-from hpo_helpers.jobs import JobStatus
+from hpo_helpers.jobs import Job, JobStatus, Launcher, check_fixed, positive
 from hpo_helpers.jobs.local.channel import Inbox
 from hpo_helpers.jobs.local.preload import find_preload
 from hpo_helpers.jobs.local.process import kill_group, last_lines
 from hpo_helpers.jobs.local.server import FORK, KILL, Server
 from hpo_helpers.jobs.local.worker import Frame
-from hpo_helpers.jobs.polling import PolledJob, PollingLauncher, check_fixed, positive
 
 
-class LocalLauncher(PollingLauncher):
+class LocalLauncher(Launcher):
     """Train in worker processes of this machine.
 
     A job starts in milliseconds: it is forked from a process that has imported what training
@@ -178,7 +177,7 @@ class LocalLauncher(PollingLauncher):
         self._server = None
 
 
-class LocalJob(PolledJob):
+class LocalJob(Job):
     """A configuration in training; made by `LocalLauncher.submit`."""
 
     def __init__(self, launcher: LocalLauncher, id: int, params: Mapping[str, Any], epochs: int) -> None:

@@ -12,9 +12,8 @@ import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hpo_helpers.jobs import JobStatus, make_report
+from hpo_helpers.jobs import Job, JobStatus, Launcher, check_fixed, make_report, positive
 from hpo_helpers.jobs.lines import parse_line
-from hpo_helpers.jobs.polling import PolledJob, PollingLauncher, check_fixed, positive
 from hpo_helpers.jobs.sagemaker import orphans, request, upload
 from hpo_helpers.jobs.sagemaker.setup import connect, explained
 from hpo_helpers.jobs.sagemaker.watch import Places, read_lines
@@ -28,7 +27,7 @@ QUOTA_SECONDS = 30.0
 QUOTA_IS_USED_UP = r"\(ResourceLimitExceeded\)(?!.* is 0 Instances)"
 
 
-class SageMakerLauncher(PollingLauncher):
+class SageMakerLauncher(Launcher):
     """Train in jobs of Amazon SageMaker, one instance each.
 
     The jobs run a script in AWS's MXNet image. Each line with the tuned metric is a
@@ -234,7 +233,7 @@ class SageMakerLauncher(PollingLauncher):
             waiting._due = 0.0
 
 
-class SageMakerJob(PolledJob):
+class SageMakerJob(Job):
     """A configuration in training."""
 
     def __init__(self, launcher: SageMakerLauncher, *job: Any) -> None:
