@@ -85,9 +85,6 @@ def alive(tmp_path):
     return alive
 
 
-# The values.
-
-
 @pytest.mark.parametrize("n_workers", [1, 2, 8])
 def test_the_values_come_in_the_order_of_the_folds(launcher, params, n_workers):
     launcher.n_workers = n_workers
