@@ -244,6 +244,21 @@ def normalised_regret(
     return table.assign(regret=(table[value] - best) / (typical - best))
 
 
+def time_to_target(
+    incumbents: pd.DataFrame, target: float, *, value: str = "test_error"
+) -> pd.DataFrame:
+    """Return when each run's incumbent first had a `value` of `target` or less.
+
+    Returns
+    -------
+    DataFrame
+        ``method``, ``seed`` and ``time``, which is NaN where the target was never reached.
+    """
+    reached = incumbents[incumbents[value] <= target]
+    first = reached.groupby(RUN, as_index=False)["time"].min()
+    return incumbents[RUN].drop_duplicates().merge(first, how="left")
+
+
 def average_ranks(table: pd.DataFrame, *, value: str = "test_error") -> pd.DataFrame:
     """Return each method's rank, averaged over seeds.
 
@@ -265,6 +280,26 @@ def average_ranks(table: pd.DataFrame, *, value: str = "test_error") -> pd.DataF
     ranks = table.groupby(["time", "seed"])[value].rank(na_option="bottom")
     groups = table.assign(rank=ranks).groupby(["method", "time"], sort=False)
     return groups.agg(n_seeds=("seed", "size"), average_rank=("rank", "mean")).reset_index()
+
+
+def friedman_test(table: pd.DataFrame, *, value: str = "test_error") -> pd.DataFrame:
+    """Test whether any of three or more methods differs from the others (Friedman, 1937).
+
+    Parameters
+    ----------
+    table, value
+        As in `average_ranks`. Only where this p-value is small are ranks worth comparing.
+
+    Returns
+    -------
+    DataFrame
+        ``time``, ``statistic`` (approximately chi-square distributed) and ``p_value``.
+    """
+    from scipy.stats import friedmanchisquare
+
+    times = _by_method(_common_seeds(table), value).groupby(level="time")
+    rows = [(time, *friedmanchisquare(*errors.T.to_numpy())) for time, errors in times]
+    return pd.DataFrame(rows, columns=["time", "statistic", "p_value"])
 
 
 def critical_difference(n_methods: int, n_seeds: int, alpha: float = 0.05) -> float:

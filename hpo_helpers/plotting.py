@@ -70,7 +70,9 @@ def plot_curves(
     return error_axis(ax)
 
 
-def plot_anytime(table: pd.DataFrame, *, until: float, ax: Axes | None = None) -> Axes:
+def plot_anytime(
+    table: pd.DataFrame, *, until: float | None = None, ax: Axes | None = None
+) -> Axes:
     """Draw anytime performance: the incumbent's error against time.
 
     Parameters
@@ -78,15 +80,16 @@ def plot_anytime(table: pd.DataFrame, *, until: float, ax: Axes | None = None) -
     table
         One row an incumbent, with the columns ``time`` (seconds) and ``value`` (an error between 0 and 1).
     until
-        The time, in seconds, up to which the last incumbent is drawn.
+        The time, in seconds, up to which the last incumbent is drawn, if given.
     ax
         Where to draw; a new figure if not given.
     """
     ax = ax or plt.subplots()[1]
     steps = {"where": "post", "label": "incumbent", "marker": "o", "markersize": 4}
     (line,) = ax.step(table["time"], table["value"], **steps)
-    end, value = table[["time", "value"]].iloc[-1]
-    ax.plot([end, until], [value, value], color=line.get_color())
+    if until is not None:
+        end, value = table[["time", "value"]].iloc[-1]
+        ax.plot([end, until], [value, value], color=line.get_color())
     ax.set(xlabel="time in seconds", ylabel="validation error of the incumbent")
     ax.legend()
     return error_axis(ax)
@@ -108,7 +111,7 @@ def plot_methods(summary: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     return error_axis(ax)
 
 
-def plot_regret(summary: pd.DataFrame) -> Axes:
+def plot_regret(summary: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Draw the normalised regret of several methods, as `plot_methods` draws errors.
 
     The axis is logarithmic above 10 % and linear below, where noise takes regrets under 0.
@@ -117,15 +120,19 @@ def plot_regret(summary: pd.DataFrame) -> Axes:
     ----------
     summary
         As for `plot_methods`, of regrets: 0 is the best configuration, 1 a typical one.
+    ax
+        Where to draw; a new figure if not given.
     """
-    ax = _draw_medians(summary, plt.subplots(figsize=(10.5, 4.8))[1])
+    ax = _draw_medians(summary, ax or plt.subplots(figsize=(10.5, 4.8))[1])
     ax.axhline(0, color=GREY, linewidth=1, zorder=1)
     ax.set_ylabel("normalised regret")
     ax.set_yscale("symlog", linthresh=0.1, linscale=0.6)
     return _per_cent_ticks(ax, (-0.2, -0.1, -0.05, 0, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10))
 
 
-def plot_ranks(ranks: pd.DataFrame, critical_difference: float) -> Axes:
+def plot_ranks(
+    ranks: pd.DataFrame, critical_difference: float, *, ax: Axes | None = None
+) -> Axes:
     """Draw Demšar's critical-difference diagram: average ranks, joined where no difference shows.
 
     Parameters
@@ -134,6 +141,8 @@ def plot_ranks(ranks: pd.DataFrame, critical_difference: float) -> Axes:
         One row a method, with the columns ``method`` and ``average_rank`` (1 is best).
     critical_difference
         How far apart two average ranks must be to differ.
+    ax
+        Where to draw; a new figure if not given.
     """
     if ranks["method"].duplicated().any():
         raise ValueError(f"one rank a method is needed, got\n{ranks}")
@@ -141,7 +150,7 @@ def plot_ranks(ranks: pd.DataFrame, critical_difference: float) -> Axes:
     values = ordered["average_rank"].to_numpy()
     groups = _joined(values, critical_difference)
     rows = len(groups) + (len(values) + 1) // 2 + 2
-    ax = plt.subplots(figsize=(11, 0.9 + 0.28 * rows))[1]
+    ax = ax or plt.subplots(figsize=(11, 0.9 + 0.28 * rows))[1]
     _rank_axis(ax, len(values), rows)
     for row, (best, worst) in enumerate(groups, start=1):
         _rank_bar(ax, row, values[best], values[worst])
@@ -162,7 +171,6 @@ def plot_timeline(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
         its colour, for example a rung.
     ax
         Where to draw; a new figure if not given.
-
     """
     labels = table["label"].unique()
     if len(labels) > len(COLOURS):

@@ -18,10 +18,12 @@ from hpo_helpers.comparing import (
     average_ranks,
     best_configuration,
     critical_difference,
+    friedman_test,
     normalised_regret,
     paired_differences,
     run_methods,
     summarise,
+    time_to_target,
 )
 
 SPACE = {"x": FloatDistribution(0.0, 1.0)}
@@ -163,6 +165,14 @@ def test_a_missing_value_is_worse_than_all_others_in_a_median():
 # --- Regret ---------------------------------------------------------------------------------------
 
 
+def test_a_target_is_reached_once_or_never():
+    rows = [("a", 0, 1.0, 0.5), ("a", 0, 4.0, 0.3), ("a", 0, 6.0, 0.2), ("b", 0, 2.0, 0.4)]
+    incumbents = pd.DataFrame(rows, columns=["method", "seed", "time", "test_error"])
+    times = time_to_target(incumbents, 0.35)
+    assert times["method"].tolist() == ["a", "b"]
+    assert times["time"].tolist() == pytest.approx([4.0, math.nan], nan_ok=True)
+
+
 def test_the_best_configuration_is_chosen_on_validation_and_reported_on_test():
     # Configuration 7 is best by validation; 3 has the lowest test error and the luckiest single training.
     rows = [(3, 0, 0.01, 0.02), (3, 1, 0.09, 0.02)]
@@ -220,6 +230,9 @@ def test_ranks_and_critical_difference_of_the_published_example():
     published = table_of({name: [1 - auc for auc in values] for name, values in aucs.items()})
     ranks = average_ranks(published)["average_rank"].tolist()
     assert ranks == pytest.approx([3.143, 2.000, 2.893, 1.964], abs=6e-4)
+    # The paper's 9.28 takes no account of ties; SciPy does: here, three pairs and a group of four.
+    ties = (3 * (2**3 - 2) + (4**3 - 4)) / (14 * (4**3 - 4))
+    assert friedman_test(published)["statistic"][0] * (1 - ties) == pytest.approx(9.28, abs=0.01)
     assert critical_difference(4, 14) == pytest.approx(1.25, abs=0.005)  # section 3.2.4
     assert critical_difference(4, 14, alpha=0.10) == pytest.approx(1.12, abs=0.005)
 

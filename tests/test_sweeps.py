@@ -20,6 +20,7 @@ from scipy.stats import kstest, lognorm, norm
 from virtual import VirtualLauncher
 
 from hpo_helpers import sweeps
+from hpo_helpers.journal import open_journal
 from hpo_helpers.plotting import ORANGE
 from hpo_helpers.spaces import MNIST_CNN, to_azure
 from hpo_helpers.sweeps import log_metrics, picture, space_of
@@ -303,6 +304,13 @@ def test_bayesian_sampling_is_optuna_s_and_learns():
     assert isinstance(study.sampler, optuna.samplers.TPESampler)
     levels = [trial.user_attrs["parameters"]["level"] for trial in study.trials]
     assert sum(levels[20:]) / 20 < 0.3 < sum(levels[:10]) / 10
+
+
+def test_an_interrupted_sweep_goes_on_where_its_study_is_kept(tmp_path):
+    storage = open_journal(tmp_path / "sweep.journal")
+    run(build(LEVELS, max_total_trials=5), storage=storage)
+    study, launcher = run(build(LEVELS, max_total_trials=8), storage=storage)
+    assert len(launcher.jobs) == 3 and len(sweeps.child_runs(study)) == 8
 
 
 def test_limits_on_time_are_kept():

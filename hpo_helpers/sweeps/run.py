@@ -25,7 +25,13 @@ STATUS = {TrialState.COMPLETE: "Completed", TrialState.PRUNED: "Canceled", Trial
 
 
 def run_sweep(
-    sweep: Sweep, launcher: Launcher, *, epochs: int, seed: int = 0, live: bool = False
+    sweep: Sweep,
+    launcher: Launcher,
+    *,
+    epochs: int,
+    seed: int = 0,
+    live: bool = False,
+    storage: str | optuna.storages.BaseStorage | None = None,
 ) -> optuna.Study:
     """Run a sweep job on this machine, or wherever a launcher runs its jobs.
 
@@ -44,6 +50,8 @@ def run_sweep(
         Of the sampler; a seed, rule or base that the job names is Azure's alone.
     live
         Show the trials' metric curves as they come, in a notebook.
+    storage
+        Where Optuna keeps the study: there, an interrupted sweep goes on.
 
     Returns
     -------
@@ -64,6 +72,8 @@ def run_sweep(
         direction=direction_of(sweep),
         sampler=_sampler_of(sweep, seed),
         pruner=policy_of(sweep) or optuna.pruners.NopPruner(),
+        storage=storage,
+        load_if_exists=storage is not None,
     )
     study.set_user_attr("primary_metric", metric)
     limited = _SweepLauncher(launcher, limits, study if live else None)
