@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 
 import pytest
@@ -68,11 +67,4 @@ def test_a_failing_script_is_quoted_as_the_toolkit_quotes_it(clients):
     reason = run_job(clients, "failure", files, parameters={"epochs": "3"})["FailureReason"]
     quoted = RECORDED["failure"].replace("PYTHON", sys.executable).replace("failing.py", "train.py")
     first, *middle, last = quoted.splitlines()
-    found = [line.partition("/code/")[2] or line for line in reason.splitlines()]
-    expected = [f"AlgorithmError: {first}", *middle, f"{last}, exit code: 1"]
-    assert found == [line.partition("/code/")[2] or line for line in expected]
-
-
-def test_the_number_of_processors_is_this_machines(clients):
-    record = run_job(clients, "processors", "import os; print('valid_error=' + os.environ['SM_NUM_CPUS'])")
-    assert record["FinalMetricDataList"][0]["Value"] == os.cpu_count()
+    assert reason.splitlines() == [f"AlgorithmError: {first}", *middle, f"{last}, exit code: 1"]

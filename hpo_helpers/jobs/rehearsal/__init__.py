@@ -1,9 +1,8 @@
 """SageMaker's API served on this machine, really running the training script, for those with no account.
 
-moto serves S3, CloudWatch Logs, STS and IAM; what begins with ``SageMaker.`` is answered here, on the same
-port of 127.0.0.1. Training jobs and tuning jobs (random and grid) run their script by this Python. There is
-no container, no price, no capacity that runs out, and no permission is checked; what Amazon SageMaker does
-and the rehearsal does not is refused by an error that names it.
+moto serves S3, CloudWatch Logs, STS and IAM; training jobs and tuning jobs run their script by this
+Python. There is no container, no price, and no permission is checked; what Amazon SageMaker does and
+the rehearsal does not is refused by an error that names it.
 """
 
 from hpo_helpers.jobs.rehearsal.place import Place, connect

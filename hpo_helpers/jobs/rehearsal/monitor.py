@@ -1,8 +1,8 @@
 """The process between the rehearsal and a job's script: it ends the script and what that started.
 
-It is run by its path and knows nothing of the package, so that it starts at once. Its standard input
-is its lifeline: a byte asks it to end the script gently (SIGTERM), and the end of the input, which
-comes with the death of the rehearsal too, to kill it. It ends as the script ended.
+It is run by its path and knows nothing of the package, so that it starts at once. A byte of its input
+asks it to end the script gently (SIGTERM); the end of the input, which comes with the death of the
+rehearsal too, to kill it. It ends as the script ended.
 """
 
 from __future__ import annotations

@@ -65,9 +65,10 @@ class Operations:
         """End every job, and start no other."""
         with self._lock:
             self._is_closed = True
-        for job in list(self._jobs.values()):
+        jobs = list(self._jobs.values())
+        for job in jobs:
             job.kill()
-        for job in list(self._jobs.values()):
+        for job in jobs:
             job.thread.join()
 
     def _describe(self, job: Job) -> Fields:

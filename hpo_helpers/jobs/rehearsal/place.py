@@ -24,8 +24,7 @@ class Place:
     """
 
     def __init__(self, line: str, is_rehearsal: bool, rehearsal: Rehearsal | None = None) -> None:
-        self.is_rehearsal = is_rehearsal
-        self.rehearsal = rehearsal
+        self.is_rehearsal, self.rehearsal = is_rehearsal, rehearsal
         self.role = ROLE if is_rehearsal else None
         self._line = line
         variables = rehearsal.environment if rehearsal else {}

@@ -44,15 +44,14 @@ def grid(ranges: Fields) -> Iterator[dict[str, str]]:
 
 
 def _check_range(entry: dict[str, str], number: type) -> None:
-    if "ScalingType" not in entry:
-        raise ServiceError(f"ScalingType must be 'Linear' or 'Logarithmic' here, got {entry}")
+    lowest = {"Linear": -math.inf, "Logarithmic": 0}.get(entry.get("ScalingType"), math.nan)
     try:
-        low, high = number(entry["MinValue"]), number(entry["MaxValue"])
-    except ValueError as error:
-        raise ServiceError(f"The bounds of {entry} are no numbers: {error}") from error
-    lowest = 0 if entry["ScalingType"] == "Logarithmic" else -math.inf
-    if not lowest < low <= high < math.inf:
-        raise ServiceError(f"there must be {lowest} < MinValue <= MaxValue, got {entry}")
+        is_range = lowest < number(entry["MinValue"]) <= number(entry["MaxValue"]) < math.inf
+    except ValueError:
+        is_range = False
+    if not is_range:
+        wanted = "ScalingType Linear or Logarithmic (and then 0 <) MinValue <= MaxValue"
+        raise ServiceError(f"a range must have {wanted}, got {entry}")
 
 
 def _draw(entry: dict[str, str], number: type, generator: random.Random) -> float:

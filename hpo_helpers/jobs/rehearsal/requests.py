@@ -11,12 +11,11 @@ Fields = dict[str, Any]
 #: The fields that are carried out.
 FIELDS = set(
     """
-    TrainingJobName RoleArn HyperParameters Environment Tags Key Value
-    AlgorithmSpecification TrainingImage TrainingInputMode MetricDefinitions Name Regex
-    InputDataConfig ChannelName ContentType DataSource S3DataSource S3DataType S3Uri
-    S3DataDistributionType OutputDataConfig S3OutputPath CheckpointConfig LocalPath
-    ResourceConfig InstanceType InstanceCount VolumeSizeInGB EnableManagedSpotTraining
-    StoppingCondition MaxRuntimeInSeconds MaxWaitTimeInSeconds
+    TrainingJobName RoleArn HyperParameters Environment Tags Key Value AlgorithmSpecification
+    TrainingImage TrainingInputMode MetricDefinitions Name Regex InputDataConfig ChannelName
+    ContentType DataSource S3DataSource S3DataType S3Uri S3DataDistributionType OutputDataConfig
+    S3OutputPath CheckpointConfig LocalPath ResourceConfig InstanceType InstanceCount VolumeSizeInGB
+    EnableManagedSpotTraining StoppingCondition MaxRuntimeInSeconds MaxWaitTimeInSeconds
     HyperParameterTuningJobName HyperParameterTuningJobConfig HyperParameterTuningJobObjective
     Type MetricName Strategy RandomSeed TrainingJobEarlyStoppingType ResourceLimits
     MaxNumberOfTrainingJobs MaxParallelTrainingJobs ParameterRanges IntegerParameterRanges
@@ -32,12 +31,9 @@ ONLY = {
     "LocalPath": ("/opt/ml/checkpoints",),
     "Operator": ("Equals", "NotEquals", "Contains", "In", "Exists", "NotExists", "And"),
     "Resource": ("TrainingJob",),
-    "S3DataDistributionType": ("FullyReplicated",),
-    "S3DataType": ("S3Prefix",),
-    "ScalingType": ("Linear", "Logarithmic"),
-    "SortBy": ("CreationTime",),
-    "Strategy": ("Random", "Grid"),
-    "TrainingInputMode": ("File",),
+    **{"S3DataDistributionType": ("FullyReplicated",), "S3DataType": ("S3Prefix",)},
+    **{"ScalingType": ("Linear", "Logarithmic"), "SortBy": ("CreationTime",)},
+    **{"Strategy": ("Random", "Grid"), "TrainingInputMode": ("File",)},
     "TrainingJobEarlyStoppingType": ("Off",),
 }
 
@@ -75,12 +71,11 @@ def check_training(request: Fields) -> None:
         if name not in request.get("HyperParameters", {}):
             raise refusal(f"a container without the hyperparameter {name!r} (script mode)")
     for metric in request["AlgorithmSpecification"].get("MetricDefinitions", []):
-        try:
+        n_groups = 0
+        with contextlib.suppress(re.error):
             n_groups = re.compile(metric["Regex"]).groups
-        except re.error as error:
-            raise ServiceError(f"{metric} has no valid regular expression: {error}") from error
         if n_groups != 1:
-            raise ServiceError(f"The Regex of a metric must have one group, got {metric}")
+            raise ServiceError(f"The Regex of a metric must be valid and have one group, got {metric}")
 
 
 def _check(value: Any, shape: Any, place: str) -> None:

@@ -19,11 +19,9 @@ from hpo_helpers.jobs.rehearsal.requests import Fields
 
 #: As Amazon's images set them, and one thread each, since jobs share this machine.
 IMAGE_ENVIRONMENT = {
-    "LANG": "C.UTF-8",
-    "LC_ALL": "C.UTF-8",
-    "PYTHONDONTWRITEBYTECODE": "1",
+    **dict.fromkeys(("LANG", "LC_ALL"), "C.UTF-8"),
+    **dict.fromkeys(("PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED"), "1"),
     "PYTHONIOENCODING": "UTF-8",
-    "PYTHONUNBUFFERED": "1",
     **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
 }
 
@@ -84,12 +82,10 @@ class Script:
         data = self._folder / "input" / "data"
         return {
             "channels": sorted(channels),
-            "current_host": "algo-1",
-            "hosts": ["algo-1"],
+            **{"current_host": "algo-1", "hosts": ["algo-1"]},
             "hps": self._own,
             "model_dir": str(self._folder / "model"),
-            "num_cpus": os.cpu_count(),
-            "num_gpus": 0,
+            **{"num_cpus": os.cpu_count(), "num_gpus": 0},
             "output_data_dir": str(self._folder / "output" / "data"),
             "output_dir": str(self._folder / "output"),
             **{f"channel_{name}": str(data / name) for name in channels},

@@ -31,13 +31,11 @@ def serve(key: str, answer: Answer) -> Any:
         message = f"a rehearsal needs moto: pip install 'hpo_helpers[aws]' ({error})"
         raise ImportError(message) from error
 
-    class QuietHandler(WSGIRequestHandler):
-        def log(self, *arguments: Any) -> None:
-            """Print nothing: standard error is the notebook's."""
-
+    # It prints nothing: standard error is the notebook's.
+    quiet = type("QuietHandler", (WSGIRequestHandler,), {"log": lambda *_: None})
     moto_api_backend.reset()  # what an earlier rehearsal left
     front = _Front(key, answer, DomainDispatcherApplication(create_backend_app))
-    server = make_server(HOST, 0, front, threaded=True, request_handler=QuietHandler)
+    server = make_server(HOST, 0, front, threaded=True, request_handler=quiet)
     threading.Thread(target=server.serve_forever, args=(POLL_SECONDS,), daemon=True).start()
     return server
 

@@ -44,8 +44,8 @@ class Rehearsal:
             raise RuntimeError(f"a rehearsal runs at {Rehearsal.running.url}: close it first")
         self.role, self.stop_seconds = ROLE, 120.0
         self.max_running_jobs: int | None = None
-        self.failures: list[str] = []
         self.calls: list[tuple[float, str]] = []
+        self.failures: list[str] = []
         self._throttled = iter(())
         self._owner = os.getpid()
         self._key = KEY_PREFIX + secrets.token_hex(16).upper()

@@ -22,7 +22,6 @@ from hpo_helpers.jobs.rehearsal.script import Script, algorithm_error
 MONITOR = Path(__file__).with_name("monitor.py")
 A_DAY = 86400  #: how long a job may run that does not say
 LOOK_SECONDS = 0.05  #: how often a job that prints nothing looks whether it is to end
-READ_BYTES = 16384
 
 
 class TrainingJob(Job):
@@ -39,8 +38,8 @@ class TrainingJob(Job):
         self.log = JobLog(rehearsal.logs, self.name, metrics)
         self._checkpoints = request.get("CheckpointConfig", {}).get("S3Uri", "").rstrip("/")
         self._failure = rehearsal.failures.pop(0) if rehearsal.failures else None
-        limits = request.get("StoppingCondition", {})
-        self._deadline = time.monotonic() + limits.get("MaxRuntimeInSeconds", A_DAY)
+        seconds = request.get("StoppingCondition", {}).get("MaxRuntimeInSeconds", A_DAY)
+        self._deadline = time.monotonic() + seconds
         self._kill_at = math.inf
         self._is_asked_to_end = self._is_over_time = False
         self.move_to("Starting")
@@ -102,8 +101,9 @@ class TrainingJob(Job):
             raise script.failure(exit_code, self.log.error())
         self._store.pack(folder / "model", f"{place}/model.tar.gz")
         fields["ModelArtifacts"] = {"S3ModelArtifacts": f"{place}/model.tar.gz"}
-        stopped = "MaxRuntimeExceeded" if self._is_over_time else "Stopped"
-        return stopped if self.stopping.is_set() else "Completed"
+        if self._is_over_time:
+            return "MaxRuntimeExceeded"
+        return "Stopped" if self.stopping.is_set() else "Completed"
 
     def _fetch(self, folder: Path) -> Script:
         """Fetch everything that the script is to find."""
@@ -160,6 +160,6 @@ def _read(monitor: Popen[bytes]) -> bytes | None:
     """Return what the script has printed, after a moment at most; None once it has ended."""
     has_ended = monitor.poll() is not None
     if select.select([monitor.stdout], [], [], LOOK_SECONDS)[0]:
-        return os.read(monitor.stdout.fileno(), READ_BYTES) or None
+        return os.read(monitor.stdout.fileno(), 16384) or None
     # Without its monitor, what a script has started may hold the output open.
     return None if has_ended else b""

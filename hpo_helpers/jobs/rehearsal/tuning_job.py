@@ -12,7 +12,6 @@ from hpo_helpers.jobs.rehearsal.requests import Fields, ServiceError, check_requ
 from hpo_helpers.jobs.rehearsal.training_job import TrainingJob
 
 NEEDED = ("TrainingJobDefinition", "HyperParameterTuningJobObjective", "ParameterRanges")
-OBJECTIVES = ("Succeeded", "Pending", "Failed")
 OBJECTIVE = "FinalHyperParameterTuningJobObjectiveMetric"
 #: How the counters name what training jobs end as.
 ENDINGS = {"Completed": "Completed", "Stopped": "Stopped", "Failed": "NonRetryableError"}
@@ -51,10 +50,9 @@ class TuningJob(Job):
     def live(self) -> None:
         n_workers = self._limits["MaxParallelTrainingJobs"]
         workers = [threading.Thread(target=self._work, daemon=True) for _ in range(n_workers)]
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join()
+        for act in (threading.Thread.start, threading.Thread.join):
+            for worker in workers:
+                act(worker)
         if self._best(self.summaries()) is None:
             self._failure = self._failure or NO_OBJECTIVE
         ending = "Stopped" if self.stopping.is_set() else "Failed" if self._failure else "Completed"
@@ -68,10 +66,8 @@ class TuningJob(Job):
     def record(self) -> Fields:
         found = self.summaries()
         ends = [ENDINGS.get(each["TrainingJobStatus"], "InProgress") for each in found]
-        told = [each["ObjectiveStatus"] for each in found]
         return super().record() | {
             "TrainingJobStatusCounters": {name: ends.count(name) for name in COUNTED},
-            "ObjectiveStatusCounters": {name: told.count(name) for name in OBJECTIVES},
             "BestTrainingJob": self._best(found),
         }
 
