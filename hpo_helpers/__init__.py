@@ -1,5 +1,4 @@
 """What the lessons on hyperparameter optimization keep out of sight: data, plumbing and pictures.
 
-Import from the modules themselves (``from hpo_helpers.tuning import tune``): importing this package alone
-loads nothing else.
+Import from the modules themselves: ``from hpo_helpers.tuning import tune``.
 """

@@ -108,7 +108,7 @@ def check_data() -> Finding:
 
 
 def check_mxnet() -> Finding:
-    """Train for one epoch, in a process of its own: MXNet's libraries can take a whole process down."""
+    """Train for one epoch, in a process of its own: MXNet may take it down."""
     system = platform.system()
     is_packaged = system == "Linux" or (system, platform.machine()) == ("Darwin", "x86_64")
     if importlib.util.find_spec("mxnet") is None and not is_packaged:

@@ -1,13 +1,13 @@
-"""What methods find, and when: incumbents against time, over many seeds, and which differences hold.
+"""What methods find, and when, over many seeds, and which differences hold.
 
-``method`` and ``seed`` name a run; ``time`` is in seconds of the launcher's clock. Of every column that is
-compared (``test_error``, unless another is named) less is better.
+``method`` and ``seed`` name a run; ``time`` is in seconds of the launcher's clock. Less is
+better in what is compared: ``test_error``, unless another column is named.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -106,7 +106,7 @@ def run_methods(
     return pd.concat([tables[run] for run in runs], ignore_index=True)
 
 
-def _run(run, method, space, launcher, epochs, timeout) -> tuple[tuple[str, int], pd.DataFrame]:
+def _run(run, method, space, launcher, epochs, timeout):
     name, seed = run
     try:
         with _quiet_optuna(), launcher(seed) as opened:
@@ -123,7 +123,7 @@ def _run(run, method, space, launcher, epochs, timeout) -> tuple[tuple[str, int]
     return run, incumbents
 
 
-def _check_new(study: optuna.Study) -> None:
+def _check_new(study):
     if study.study_name.startswith("no-name-"):
         raise ValueError("the study needs a name that holds the seed: study_name=f'tpe-{seed}'")
     if any(trial.state.is_finished() for trial in study.get_trials(deepcopy=False)):
@@ -131,7 +131,7 @@ def _check_new(study: optuna.Study) -> None:
 
 
 @contextmanager
-def _quiet_optuna() -> Iterator[None]:
+def _quiet_optuna():
     """Keep Optuna from saying of each study that it was made."""
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(max(verbosity, optuna.logging.WARNING))
@@ -189,7 +189,7 @@ def summarise(
     return table.groupby(list(by), sort=False)[value].agg(**columns).reset_index()
 
 
-def _quantile(values: pd.Series, share: float) -> float:
+def _quantile(values, share):
     ordered = np.sort(values.to_numpy(dtype=float))  # NaN last
     position = share * (len(ordered) - 1)
     below, above = ordered[math.floor(position)], ordered[math.ceil(position)]
@@ -228,9 +228,9 @@ def best_configuration(noise: pd.DataFrame) -> dict[str, Any]:
 def normalised_regret(
     table: pd.DataFrame, best: float, typical: float, *, value: str = "test_error"
 ) -> pd.DataFrame:
-    """Add the column ``regret``: 0 is the best configuration, 1 a typical one that was drawn at random.
+    """Add the column ``regret``: 0 is the best configuration, 1 a typical one.
 
-    The regret is (error - `best`) / (`typical` - `best`), and below 0 where one training was lucky.
+    It is (error - `best`) / (`typical` - `best`), and below 0 where one training was lucky.
 
     Parameters
     ----------
@@ -262,7 +262,7 @@ def time_to_target(
 def average_ranks(table: pd.DataFrame, *, value: str = "test_error") -> pd.DataFrame:
     """Return each method's rank, averaged over seeds.
 
-    Rank 1 is the lowest error. Equal errors share the mean of their ranks, missing ones the last ranks.
+    Rank 1 is the lowest error. Equal errors share their mean rank, missing ones come last.
 
     Parameters
     ----------
@@ -365,7 +365,8 @@ def paired_differences(
     if baseline not in wide or len(wide.columns) < 2:
         raise ValueError(f"baseline must be one of two or more methods {list(wide)}, got {baseline!r}")
     rows = [
-        {"method": method, "time": time, **_difference(errors[method] - errors[baseline], confidence)}
+        {"method": method, "time": time}
+        | _difference(errors[method] - errors[baseline], confidence)
         for method in wide.columns.drop(baseline)
         for time, errors in wide.groupby(level="time")
     ]
@@ -376,7 +377,7 @@ def paired_differences(
     return found.assign(verdict=np.select([better, worse], ["better", "worse"], "no difference"))
 
 
-def _difference(differences: pd.Series, confidence: float) -> dict[str, float]:
+def _difference(differences, confidence):
     from scipy.stats import bootstrap, wilcoxon
 
     # Errors are counts over the size of a data set: their differences tie, but for rounding.
@@ -393,14 +394,14 @@ def _difference(differences: pd.Series, confidence: float) -> dict[str, float]:
     return {"n_seeds": len(sample), "difference": sample.mean(), **ends, "p_value": float(p_value)}
 
 
-def _holm(p_values: pd.Series) -> pd.Series:
+def _holm(p_values):
     """Adjust m p-values (Holm, 1979): the smallest times m, the next times m - 1, and so on."""
     ordered = p_values.sort_values()
     adjusted = (ordered * np.arange(len(ordered), 0, -1)).cummax().clip(upper=1.0)
     return adjusted.reindex(p_values.index)
 
 
-def _common_seeds(table: pd.DataFrame) -> pd.DataFrame:
+def _common_seeds(table):
     """Keep the seeds that every method was run with."""
     common = table.groupby("seed")["method"].nunique() == table["method"].nunique()
     if common.sum() < 2:
@@ -408,7 +409,7 @@ def _common_seeds(table: pd.DataFrame) -> pd.DataFrame:
     return table[table["seed"].map(common)]
 
 
-def _by_method(table: pd.DataFrame, value: str) -> pd.DataFrame:
+def _by_method(table, value):
     """Return a column for each method and a row for each time and seed."""
     missing = table[table[value].isna()]
     if len(missing):

@@ -1,7 +1,7 @@
 """Cross-validation of one configuration: its k folds as k jobs of any launcher.
 
-A fold is a job whose training function takes ``fold`` beside the hyperparameters, and yields one dict: the
-metric on the fold's validation examples. So whatever runs jobs, here or in a cloud, evaluates folds.
+A fold is a job whose training function takes ``fold`` beside the hyperparameters, and yields
+one dict: the metric on the fold's validation examples.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def cross_validate(
 ) -> list[float]:
     """Return the metric on each fold's validation examples, in the order of the folds.
 
-    As many run at a time as the launcher has workers. Parameters and errors are those of `evaluate_folds`.
+    Parameters and errors are those of `evaluate_folds`.
 
     Examples
     --------
@@ -57,27 +57,28 @@ def cross_validate(
 def evaluate_folds(
     launcher: Launcher, params: Mapping[str, Any], k: int, *, fold_timeout: float | None = None
 ) -> Iterator[tuple[int, float]]:
-    """Yield each fold's number and value, in the order of the folds. To end early is to stop iterating.
+    """Yield each fold's number and value, in the order of the folds.
 
-    Folds that still run when the iteration ends, for whatever reason, are stopped; nothing is left of them.
+    As many run at a time as the launcher has workers. To end early is to stop iterating: folds
+    that still run are stopped then, and nothing is left of them.
 
     Parameters
     ----------
     launcher
-        Runs a function that takes ``fold``, a number from 0, beside `params`, and reports its metric once.
+        Runs a function that takes ``fold``, from 0, and `params`, and reports its metric once.
         All its workers are taken; none may be busy.
     params
         The configuration.
     k
         The number of folds, 2 to 10.
     fold_timeout
-        Seconds of the launcher's clock after which a fold that has not ended counts as failed. In a cloud
-        they include the wait for a machine.
+        Seconds of the launcher's clock after which a fold has failed that has not ended. In a
+        cloud, they include the wait for a machine.
 
     Raises
     ------
     FoldError
-        As soon as a fold fails, is stopped from outside, exceeds its time, or ends without a report.
+        As soon as a fold fails, is stopped, exceeds its time, or ends without a report.
     ValueError
         If `k` or `fold_timeout` is out of range, at the first iteration.
     """
@@ -114,7 +115,7 @@ class _Fold:
 
     def has_ended(self) -> bool:
         """Take in what the job says, and return whether it ended well."""
-        ended = self.job.finished  # asked first: its last report is then certainly among those read next
+        ended = self.job.finished  # asked first: its last report is then among those read next
         for report in self.job.new_reports():
             self.value = report.value
         if not ended and self.time_left() > 0:
@@ -124,7 +125,7 @@ class _Fold:
             raise FoldError(self.number, reason)
         return True
 
-    def _find_fault(self, ended: bool) -> str | None:
+    def _find_fault(self, ended):
         if not ended:
             return f"had not ended after {self._timeout:g} s (fold_timeout)"
         if self.job.status is JobStatus.FAILED:

@@ -74,7 +74,7 @@ class RecordedCurves:
         """
         return _metrics(self._logarithms(params))
 
-    def _logarithms(self, params: Mapping[str, Any]) -> np.ndarray:
+    def _logarithms(self, params):
         """Return the logarithms of all metrics, shape (epochs, metrics)."""
         if set(params) != set(self.space):
             raise ValueError(f"a configuration has {sorted(self.space)}, got {dict(params)}")
@@ -119,12 +119,12 @@ def cnn_curves() -> RecordedCurves:
     return RecordedCurves()
 
 
-def _metrics(logarithms: np.ndarray) -> list[dict[str, float]]:
+def _metrics(logarithms):
     rows = np.exp(logarithms).tolist()
     return [{"epoch": i, **dict(zip(METRICS, row))} for i, row in enumerate(rows, start=1)]
 
 
-def _interpolator(table: pd.DataFrame, space: Space, method: str):
+def _interpolator(table, space, method):
     """Return a function from points of the unit cube to logarithms of metrics."""
     from scipy.interpolate import RegularGridInterpolator
 
@@ -139,7 +139,7 @@ def _interpolator(table: pd.DataFrame, space: Space, method: str):
 
 
 @functools.cache
-def _noise() -> tuple[np.ndarray, np.ndarray]:
+def _noise():
     """Return mean curves of validation errors, and every run's residuals, as logarithms.
 
     Shapes (configurations, epochs) and (configurations, seeds, epochs, metrics).
@@ -153,6 +153,6 @@ def _noise() -> tuple[np.ndarray, np.ndarray]:
     return logarithms.mean(axis=1)[..., 0], residuals
 
 
-def _logarithms(table: pd.DataFrame) -> np.ndarray:
+def _logarithms(table):
     """Take logarithms; no wrong image, which has none, counts as half of one of 1,000."""
     return np.log(np.maximum(table[METRICS].to_numpy(float), 0.0005))

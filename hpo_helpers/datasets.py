@@ -1,8 +1,8 @@
 """What is learned from: MNIST, 5,000 images or all 70,000, and what was recorded on it.
 
-MNIST is by Yann LeCun, Corinna Cortes and Christopher Burges, under CC BY-SA 3.0. Two environment
-variables say where files lie: ``HPO_HELPERS_CACHE`` names the folder to keep in what is fetched (by
-default the user's cache folder), ``HPO_HELPERS_MNIST`` one that has the four original files already.
+MNIST is by Yann LeCun, Corinna Cortes and Christopher Burges, under CC BY-SA 3.0. Of two
+environment variables, ``HPO_HELPERS_CACHE`` names the folder for what is fetched (by default
+the user's cache folder), ``HPO_HELPERS_MNIST`` one that has the four original files.
 """
 
 from __future__ import annotations
@@ -174,7 +174,7 @@ def save_npz(path: str | os.PathLike[str], data: MNIST) -> None:
     np.savez(path, **arrays)
 
 
-def _part(images: np.ndarray, labels: np.ndarray) -> Part:
+def _part(images, labels):
     """Scale bytes to [0, 1]; close the arrays to writing, since every caller shares them."""
     images = np.divide(images.reshape(-1, 1, 28, 28), 255, dtype=np.float32)
     labels = labels.astype(np.int64)
@@ -184,7 +184,7 @@ def _part(images: np.ndarray, labels: np.ndarray) -> Part:
 
 
 @functools.cache
-def _load_5000() -> MNIST:
+def _load_5000():
     """Split the images at random: 300, 100 and 100 of each digit, in mixed order."""
     with np.load(_recording("mnist_5000.npz")) as arrays:
         images, labels = arrays["images"], arrays["labels"]
@@ -197,7 +197,7 @@ def _load_5000() -> MNIST:
 
 
 @functools.cache
-def _load_70000() -> MNIST:
+def _load_70000():
     images, labels, *test = (_parse_idx(_read_idx(name)) for name in PACKED)
     return MNIST(
         train=_part(images[:-10_000], labels[:-10_000]),
@@ -206,13 +206,13 @@ def _load_70000() -> MNIST:
     )
 
 
-def _parse_idx(raw: bytes) -> np.ndarray:
+def _parse_idx(raw):
     """Read the IDX format: three bytes, the number of dimensions, each of them, the values."""
     values = np.frombuffer(raw, np.uint8, offset=4 + 4 * raw[3])
     return values.reshape(-1, 28, 28) if raw[3] == 3 else values
 
 
-def _read_idx(name: str) -> bytes:
+def _read_idx(name):
     """Return one of the four files unpacked: from the named folder, the cache or a mirror."""
     named = os.environ.get("HPO_HELPERS_MNIST")
     if not named:
@@ -227,7 +227,7 @@ def _read_idx(name: str) -> bytes:
     )
 
 
-def _unpack(path: Path, name: str) -> bytes:
+def _unpack(path, name):
     """Read a file of the reader's own, packed or not, and check that it is MNIST's."""
     content = path.read_bytes()
     # Suppressed where it is not packed, and where it is damaged, which the CRC-32 tells.
@@ -242,7 +242,7 @@ def _unpack(path: Path, name: str) -> bytes:
     return content
 
 
-def _fetch(name: str) -> Path:
+def _fetch(name):
     """Return the path of one packed file in the cache; where it is not whole there, fetch it."""
     import pooch
 
@@ -267,14 +267,14 @@ def recordings() -> list[Path]:
     return sorted([*folder.glob("*.csv.gz"), *folder.glob("*.journal")])
 
 
-def _recorded_folder() -> Path:
+def _recorded_folder():
     """Name the folder of recorded files: in the installed package, or beside it."""
     package = Path(__file__).resolve().parent
     inside = package / "data"
     return inside if inside.is_dir() else package.parent / "data"
 
 
-def _recording(name: str) -> Path:
+def _recording(name):
     path = _recorded_folder() / name
     if not path.exists():
         raise FileNotFoundError(f"there is no recording {name!r}: it would lie in {path.parent}")

@@ -1,6 +1,6 @@
-"""inspyred's optimisers over a search space: a generation of configurations is trained in parallel by `tune`.
+"""inspyred's optimisers over a search space: `tune` trains each generation in parallel.
 
-An individual's *genes* are numbers on [0, 1], one for each hyperparameter, in the order of the space.
+An individual's *genes* are numbers on [0, 1], one a hyperparameter, in the space's order.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ class _MendingJournalFile(JournalFileBackend):
         self._mend()
         super().append_logs(logs)
 
-    def _mend(self) -> None:
+    def _mend(self):
         if _ends_with_a_whole_line(self._file_path):
             return
         # Another process may be in the middle of its line: it holds the lock while it writes.
@@ -45,11 +45,11 @@ class _MendingJournalFile(JournalFileBackend):
             lock.release()
 
 
-def _lock(path: str) -> JournalFileSymlinkLock:
+def _lock(path):
     return JournalFileSymlinkLock(path, grace_period=LOCK_SECONDS)
 
 
-def _ends_with_a_whole_line(path: str) -> bool:
+def _ends_with_a_whole_line(path):
     with open(path, "rb") as file:
         if file.seek(0, os.SEEK_END) == 0:
             return True
@@ -57,7 +57,7 @@ def _ends_with_a_whole_line(path: str) -> bool:
         return file.read(1) == b"\n"
 
 
-def _cut_off_half_line(path: str) -> None:
+def _cut_off_half_line(path):
     with open(path, "rb+") as file:
         whole = file.read().rfind(b"\n") + 1
         file.truncate(whole)

@@ -21,7 +21,6 @@ import platform
 import re
 import sys
 import types
-from typing import Any, Iterator, Sequence
 
 import numpy
 
@@ -34,7 +33,7 @@ _NOT_INSTALLED = (
 )
 
 
-def _missing_numpy_names() -> dict[str, Any]:
+def _missing_numpy_names():
     """Return what MXNet reads from NumPy at its import and this NumPy lacks."""
     known = vars(numpy)  # not hasattr(): for a name on its way out, NumPy's __getattr__ warns
     names = {
@@ -56,17 +55,17 @@ def _missing_numpy_names() -> dict[str, Any]:
     return {name: value for name, value in names.items() if name not in known}
 
 
-def _gone(*args: Any, **kwargs: Any) -> Any:
+def _gone(*args, **kwargs):
     """Stand in ``mx.np`` for a function that NumPy gave up."""
     raise NotImplementedError("NumPy no longer has it; the package numpy-financial does")
 
 
-def _version(text: str) -> tuple[int, ...]:
+def _version(text):
     """Return what versions are compared by: all that MXNet takes from ``distutils``."""
     return tuple(map(int, re.findall(r"\d+", text)))
 
 
-def _stand_in_modules() -> dict[str, types.ModuleType | None]:
+def _stand_in_modules():
     """Return what ``sys.modules`` holds during the import; None hides a module.
 
     MXNet takes pandas, SciPy and scikit-learn along where it finds them. They are hidden because that
@@ -83,7 +82,7 @@ def _stand_in_modules() -> dict[str, types.ModuleType | None]:
 
 
 @contextlib.contextmanager
-def _holding(target: Any, items: dict[str, Any], without: Sequence[str] = ()) -> Iterator[None]:
+def _holding(target, items, without=()):
     """Hold ``items`` in a mapping, and nothing under ``without``, for a while."""
     names = [*items, *without]
     before = {name: target[name] for name in names if name in target}
@@ -98,7 +97,7 @@ def _holding(target: Any, items: dict[str, Any], without: Sequence[str] = ()) ->
         target.update(before)
 
 
-def _import_mxnet() -> types.ModuleType:
+def _import_mxnet():
     """Import MXNet with what it misses put back for as long as that takes."""
     if "mxnet" in sys.modules:
         return importlib.import_module("mxnet")

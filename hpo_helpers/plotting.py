@@ -226,7 +226,7 @@ def error_axis(ax: Axes) -> Axes:
     return _per_cent_ticks(ax, ERROR_TICKS if high > 5 * low else CLOSE_ERROR_TICKS)
 
 
-def _per_cent_ticks(ax: Axes, ticks: Sequence[float]) -> Axes:
+def _per_cent_ticks(ax, ticks):
     low, high = ax.get_ylim()
     ax.set_yticks([tick for tick in ticks if low <= tick <= high])
     ax.set_yticks([], minor=True)
@@ -234,11 +234,11 @@ def _per_cent_ticks(ax: Axes, ticks: Sequence[float]) -> Axes:
     return ax
 
 
-def _per_cent(share: float, _position: int) -> str:
+def _per_cent(share, _position):
     return f"{100 * share:g} %".replace("-", "\N{MINUS SIGN}")
 
 
-def _draw_medians(summary: pd.DataFrame, ax: Axes) -> Axes:
+def _draw_medians(summary, ax):
     lines = []
     for number, (method, curve) in enumerate(summary.groupby("method", sort=False)):
         look = look_of(method, number)
@@ -256,19 +256,19 @@ def _draw_medians(summary: pd.DataFrame, ax: Axes) -> Axes:
     return ax
 
 
-def _plain_ticks(ax: Axes) -> None:
+def _plain_ticks(ax):
     ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     ax.xaxis.set_minor_locator(NullLocator())
 
 
-def _joined(ranks: np.ndarray, critical_difference: float) -> list[tuple[int, int]]:
+def _joined(ranks, critical_difference):
     """Return first and last of each largest group of sorted ranks within the critical difference."""
     lasts = [int(np.flatnonzero(ranks - rank <= critical_difference)[-1]) for rank in ranks]
     return [(i, last) for i, last in enumerate(lasts) if last > i and (i == 0 or last > lasts[i - 1])]
 
 
-def _rank_axis(ax: Axes, n_methods: int, rows: int) -> None:
+def _rank_axis(ax, n_methods, rows):
     ax.set(xlim=(1, n_methods), ylim=(rows + 0.5, 0), xticks=range(1, n_methods + 1), yticks=[])
     ax.set_xlabel("average rank (1 is best)")
     ax.xaxis.tick_top()
@@ -278,11 +278,11 @@ def _rank_axis(ax: Axes, n_methods: int, rows: int) -> None:
     ax.grid(False)
 
 
-def _rank_bar(ax: Axes, row: int, start: float, end: float) -> None:
+def _rank_bar(ax, row, start, end):
     ax.plot([start, end], [row, row], color=ORANGE, linewidth=4, solid_capstyle="butt", clip_on=False)
 
 
-def _rank_labels(ax: Axes, methods: list[str], ranks: np.ndarray, first_row: int) -> None:
+def _rank_labels(ax, methods, ranks, first_row):
     """Draw a line from each rank to its name: the better half leads left, the others right."""
     half = (len(ranks) + 1) // 2
     for number, (method, rank) in enumerate(zip(methods, ranks, strict=True)):
@@ -295,14 +295,14 @@ def _rank_labels(ax: Axes, methods: list[str], ranks: np.ndarray, first_row: int
         ax.annotate(text, (edge, row), offset, textcoords="offset points", ha=side, va="center")
 
 
-def _epoch_ticks(ax: Axes, last_epoch: int) -> None:
+def _epoch_ticks(ax, last_epoch):
     powers = 3 ** np.arange(0, 1 + int(np.log(last_epoch) / np.log(3) + 1e-9))
     ax.set_xticks(powers)
     ax.set_xticks([], minor=True)
     ax.xaxis.set_major_formatter(ScalarFormatter())
 
 
-def _label_handles(ax: Axes, stopped: bool) -> None:
+def _label_handles(ax, stopped):
     ax.plot([], [], color=ORANGE, linewidth=3, label="the best")
     ax.plot([], [], color=BLUE, linewidth=1, label="all others")
     if stopped:

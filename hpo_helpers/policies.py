@@ -45,11 +45,11 @@ class _Policy(BasePruner):
         maximize = study.direction == StudyDirection.MAXIMIZE
         return self._ends(_best(values, maximize), [run for run in runs if run], maximize)
 
-    def _rivals(self, study: Study, interval: int) -> list[FrozenTrial]:
+    def _rivals(self, study, interval):
         return study.get_trials(deepcopy=False)
 
     @abstractmethod
-    def _ends(self, value: float, runs: list[list[float]], maximize: bool) -> bool:
+    def _ends(self, value, runs, maximize):
         """Return whether a run whose best is `value` ends, given what each run reported."""
 
 
@@ -101,11 +101,11 @@ class BanditPolicy(_Policy):
         self._slack_factor = slack_factor
         self._slack_amount = slack_amount
 
-    def _ends(self, value: float, runs: list[list[float]], maximize: bool) -> bool:
+    def _ends(self, value, runs, maximize):
         best = _best([_best(run, maximize) for run in runs], maximize)
         return _is_worse(value, self._limit(best, maximize), maximize)
 
-    def _limit(self, best: float, maximize: bool) -> float:
+    def _limit(self, best, maximize):
         if self._slack_amount is not None:
             return best - self._slack_amount if maximize else best + self._slack_amount
         if best < 0:
@@ -125,7 +125,7 @@ class MedianStoppingPolicy(_Policy):
         As in `BanditPolicy`.
     """
 
-    def _ends(self, value: float, runs: list[list[float]], maximize: bool) -> bool:
+    def _ends(self, value, runs, maximize):
         return _is_worse(value, median(_average(run) for run in runs), maximize)
 
 
@@ -156,33 +156,33 @@ class TruncationSelectionPolicy(_Policy):
             raise ValueError(f"{wanted}, got {truncation_percentage!r}")
         self._truncation_percentage = truncation_percentage
 
-    def _rivals(self, study: Study, interval: int) -> list[FrozenTrial]:
+    def _rivals(self, study, interval):
         return [run for run in super()._rivals(study, interval) if interval in run.intermediate_values]
 
-    def _ends(self, value: float, runs: list[list[float]], maximize: bool) -> bool:
+    def _ends(self, value, runs, maximize):
         n_not_better = sum(not _is_worse(value, _best(run, maximize), maximize) for run in runs)
         return n_not_better * 100 <= len(runs) * self._truncation_percentage
 
 
-def _reported(trial: FrozenTrial, interval: int) -> list[float]:
+def _reported(trial, interval):
     """Return the numbers that a run reported up to an interval."""
     values = trial.intermediate_values.items()
     return [value for step, value in values if 1 <= step <= interval and not math.isnan(value)]
 
 
-def _best(values: list[float], maximize: bool) -> float:
+def _best(values, maximize):
     return max(values) if maximize else min(values)
 
 
-def _is_worse(value: float, limit: float, maximize: bool) -> bool:
+def _is_worse(value, limit, maximize):
     return value < limit if maximize else value > limit
 
 
-def _average(values: list[float]) -> float:
+def _average(values):
     # By rounding, the mean of equal values may lie above all of them.
     return min(max(fmean(values), min(values)), max(values))
 
 
-def _check_whole(name: str, value: int, lowest: int) -> None:
+def _check_whole(name, value, lowest):
     if not isinstance(value, Integral) or value < lowest:
         raise ValueError(f"{name} must be a whole number of at least {lowest}, got {value!r}")

@@ -7,9 +7,7 @@ import os
 import socket
 import time
 import weakref
-from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
 
 import optuna
 import psutil
@@ -70,7 +68,7 @@ def close_abandoned_trials(study: optuna.Study) -> None:
             requeue(study, trial, "its process ended before the trial did")
 
 
-def _is_abandoned(study: optuna.Study, trial: FrozenTrial) -> bool:
+def _is_abandoned(study, trial):
     owner = trial.user_attrs.get("owner")
     if owner is not None:
         return _is_dead(owner)
@@ -81,24 +79,24 @@ def _is_abandoned(study: optuna.Study, trial: FrozenTrial) -> bool:
     return trial.datetime_start.timestamp() < BEGUN
 
 
-def _seed_anew_if_resumed(study: optuna.Study) -> None:
+def _seed_anew_if_resumed(study):
     tuned_before = any("owner" in trial.user_attrs for trial in study.get_trials(deepcopy=False))
     if tuned_before and study.sampler not in _SAMPLERS:
         study.sampler.reseed_rng()
     _SAMPLERS.add(study.sampler)
 
 
-def _this_process() -> dict[str, Any]:
+def _this_process():
     return dict(_process(os.getpid()))
 
 
 @functools.lru_cache(maxsize=1)  # asked for each trial; by pid, since a fork is another process
-def _process(pid: int) -> dict[str, Any]:
+def _process(pid):
     # The start time tells this process from a later one that was given the same pid.
     return {"host": socket.gethostname(), "pid": pid, "started": psutil.Process(pid).create_time()}
 
 
-def _is_dead(owner: Mapping[str, Any]) -> bool:
+def _is_dead(owner):
     if owner["host"] != socket.gethostname():
         return False
     try:

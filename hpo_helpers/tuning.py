@@ -6,7 +6,7 @@ import json
 import signal
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +17,7 @@ from optuna.pruners import HyperbandPruner
 from optuna.trial import Trial, TrialState
 
 from hpo_helpers import resuming
-from hpo_helpers.jobs import Job, JobStatus, Launcher, Report
+from hpo_helpers.jobs import Job, JobStatus, Launcher
 from hpo_helpers.progress import ProgressBar
 
 Space = Mapping[str, BaseDistribution] | Callable[[Trial], Mapping[str, Any]]
@@ -162,14 +162,14 @@ class _Session:
                 resuming.requeue(self._study, trial, f"interrupted by {type(error).__name__}")
         self._running.clear()
 
-    def _may_start(self) -> bool:
+    def _may_start(self):
         if not self._asking or self._time_is_up():
             return False
         if len(self._running) + len(self._stopping) >= self._launcher.n_workers:
             return False
         return self._n_trials is None or _count(self._study, running=True) < self._n_trials
 
-    def _start(self) -> None:
+    def _start(self):
         # An interruption between asking and signing would leave a trial that nobody knows.
         with _uninterrupted():
             trial = self._study.ask() if callable(self._space) else self._study.ask(dict(self._space))
@@ -186,17 +186,17 @@ class _Session:
         self._running[job.id] = _Run(trial, job, started)
         self._starting = None
 
-    def _until_deadline(self) -> float | None:
+    def _until_deadline(self):
         starts = [run.started for run in self._running.values()]
         deadlines = [start + self._trial_timeout for start in starts if self._trial_timeout]
         if self._timeout is not None and self._running:
             deadlines.append(self._timeout)
         return max(0.0, min(deadlines) - self.clock()) if deadlines else None
 
-    def _time_is_up(self) -> bool:
+    def _time_is_up(self):
         return self._timeout is not None and self.clock() >= self._timeout - CLOCK_TOLERANCE
 
-    def _collect(self) -> None:
+    def _collect(self):
         # Which jobs have ended is read first: their last reports are then among those read next.
         ended = [run for run in self._running.values() if run.job.finished]
         arrived = [(report, run) for run in self._running.values() for report in run.job.new_reports()]
@@ -208,7 +208,7 @@ class _Session:
                 self._finish(run)
         self._stopping = [job for job in self._stopping if not job.finished]
 
-    def _report(self, run: _Run, report: Report) -> None:
+    def _report(self, run, report):
         metrics = {**report.metrics, "epoch": report.epoch, "time": report.time + self._offset}
         run.reports.append(json.loads(json.dumps(metrics, default=_plain)))
         run.value = report.value
@@ -220,7 +220,7 @@ class _Session:
         if report.epoch < run.job.epochs and run.trial.should_prune():
             self._stop(run, TrialState.PRUNED, stop_reason=f"pruned after epoch {report.epoch}")
 
-    def _finish(self, run: _Run) -> None:
+    def _finish(self, run):
         if run.job.status is JobStatus.FAILED:
             return self._tell(run, TrialState.FAIL, error=run.job.error)
         if run.job.status is JobStatus.STOPPED:
@@ -229,7 +229,7 @@ class _Session:
             return self._tell(run, TrialState.FAIL, error="the job ended without a report")
         return self._tell(run, TrialState.COMPLETE)
 
-    def _end_overdue(self) -> None:
+    def _end_overdue(self):
         now = self.clock() + CLOCK_TOLERANCE
         for run in list(self._running.values()):
             if self._timeout is not None and now >= self._timeout:
@@ -239,13 +239,13 @@ class _Session:
                 error = f"no end after {self._trial_timeout:g} s (trial_timeout)"
                 self._stop(run, TrialState.FAIL, error=error)
 
-    def _stop(self, run: _Run, state: TrialState, **attributes: str) -> None:
+    def _stop(self, run, state, **attributes):
         run.job.stop()
         if not run.job.finished:
             self._stopping.append(run.job)
         self._tell(run, state, **attributes)
 
-    def _tell(self, run: _Run, state: TrialState, **attributes: str) -> None:
+    def _tell(self, run, state, **attributes):
         """Tell the study how a trial ended; attributes first, since a finished trial takes no more."""
         for name, text in attributes.items():
             run.trial.set_user_attr(name, text)
@@ -259,7 +259,7 @@ class _Session:
             raise RuntimeError(f"{self._failures} trials in a row failed, {last}")
 
 
-def _check(study, launcher, epochs, n_trials, timeout, trial_timeout, max_failures) -> None:
+def _check(study, launcher, epochs, n_trials, timeout, trial_timeout, max_failures):
     if n_trials is None and timeout is None:
         raise ValueError("give n_trials, timeout, or both: otherwise tuning would never end")
     if int(epochs) != epochs or epochs < 1:
@@ -276,7 +276,7 @@ def _check(study, launcher, epochs, n_trials, timeout, trial_timeout, max_failur
         )
 
 
-def _count(study: optuna.Study, running: bool) -> int:
+def _count(study, running):
     trials = study.get_trials(deepcopy=False)
     finished = sum(trial.state.is_finished() and "requeued" not in trial.user_attrs for trial in trials)
     if not running:
@@ -285,14 +285,14 @@ def _count(study: optuna.Study, running: bool) -> int:
     return finished + sum("owner" in trial.user_attrs for trial in in_training)
 
 
-def _best_report(study: optuna.Study, sign: int) -> float | None:
+def _best_report(study, sign):
     trials = study.get_trials(deepcopy=False)
     values = [value for trial in trials for value in trial.intermediate_values.values()]
     return min(values, key=lambda value: sign * value, default=None)
 
 
 @contextmanager
-def _uninterrupted() -> Iterator[None]:
+def _uninterrupted():
     """Hold Ctrl-C back until the end of the block."""
     # A handler that is not Python's could not be put back.
     in_main_thread = threading.current_thread() is threading.main_thread()
@@ -309,6 +309,6 @@ def _uninterrupted() -> Iterator[None]:
             handler(*interrupts[0])
 
 
-def _plain(value: Any) -> Any:
+def _plain(value):
     """Turn NumPy's numbers, which JSON does not know, into Python's, and the rest into text."""
     return value.item() if hasattr(value, "item") else str(value)

@@ -106,11 +106,11 @@ class Launcher:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _poll(self, timeout: float | None = 0) -> None:
+    def _poll(self, timeout=0):
         """Take in what is new of the jobs, waiting for it for `timeout` seconds, or for ever."""
         raise NotImplementedError
 
-    def _check_free(self) -> None:
+    def _check_free(self):
         """Raise RuntimeError unless another job may be started."""
         self._poll()
         if self._closed:
@@ -165,13 +165,13 @@ class Job:
         """End the job. It may be called twice, and nothing is delivered after it."""
         raise NotImplementedError
 
-    def _unread(self) -> list[Report]:
+    def _unread(self):
         return [] if self._silent else self._reports[self._n_read :]
 
-    def _is_gone(self) -> bool:
+    def _is_gone(self):
         return self.id not in self._launcher._running
 
-    def _has_news(self) -> bool:
+    def _has_news(self):
         return bool(self._unread()) or (self._is_gone() and not self._end_was_seen)
 
 
@@ -224,6 +224,6 @@ def make_report(metrics: Any, metric: str, previous_epoch: int, time: float) -> 
     return Report(int(epoch), float(value), time, dict(metrics))
 
 
-def _short(value: Any) -> str:
+def _short(value):
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."

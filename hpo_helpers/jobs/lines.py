@@ -13,7 +13,7 @@ def parse_line(line: str) -> dict[str, Any]:
     return {name: _number(text) for name, text in PAIR.findall(line)}
 
 
-def _number(text: str) -> int | float | str:
+def _number(text):
     for number in (int, float):
         try:
             return number(text)

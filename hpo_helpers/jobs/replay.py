@@ -13,7 +13,7 @@ Curves = Callable[[Mapping[str, Any]], Iterable[Mapping[str, Any]]]
 
 
 class ReplayLauncher(Launcher):
-    """Replay trainings that were recorded, in virtual time: an hour of four workers takes a second.
+    """Replay recorded trainings in virtual time: an hour of four workers takes a second.
 
     `wait` moves the launcher's clock to the next report, so `tune` sees what it would see of
     real workers that take the recorded seconds. The same seeds give the same run.
@@ -102,7 +102,7 @@ class ReplayLauncher(Launcher):
         for job in list(self._running.values()):
             job.stop()
 
-    def _poll(self, timeout: float | None = 0) -> None:
+    def _poll(self, timeout=0):
         """Move the clock to the next event, at most by `timeout` seconds, and take in what is due."""
         jobs = list(self._running.values())
         if timeout != 0:
@@ -129,7 +129,7 @@ class ReplayJob(Job):
             self._status = JobStatus.STOPPED
             del self._launcher._running[self.id]
 
-    def _play(self, curve: Iterable[Mapping[str, Any]]) -> None:
+    def _play(self, curve):
         """Put down all that will happen to this job, and when."""
         try:
             for metrics in itertools.islice(curve, self.epochs):
@@ -142,10 +142,10 @@ class ReplayJob(Job):
         if len(self._coming) < self.epochs:
             raise ValueError(f"the curve ends after {len(self._coming)} epochs, got epochs={self.epochs}")
 
-    def _next_time(self) -> float:
+    def _next_time(self):
         return self._coming[0].time if self._coming else self._end
 
-    def _happen(self) -> None:
+    def _happen(self):
         now = self._launcher.clock()
         while self._coming and self._coming[0].time <= now:
             self._reports.append(self._coming.popleft())

@@ -52,7 +52,7 @@ def from_azure(search_space: Mapping[str, Mapping[str, Any]]) -> dict[str, BaseD
     return {name: _read(name, dict(expression)) for name, expression in search_space.items()}
 
 
-def _say(name: str, distribution: BaseDistribution) -> dict[str, Any]:
+def _say(name, distribution):
     if isinstance(distribution, CategoricalDistribution):
         values = categories(name, distribution, DIALECT, _is_category, TEXTS)
         return {"type": "choice", "values": values}
@@ -69,15 +69,15 @@ def _say(name: str, distribution: BaseDistribution) -> dict[str, Any]:
     return {"type": "quniform", "min_value": low, "max_value": high, "q": step}
 
 
-def _is_category(choice: Any) -> bool:
+def _is_category(choice):
     return isinstance(choice, (str, int, float)) and not isinstance(choice, bool)
 
 
-def _is_multiple(bound: float, q: float) -> bool:
+def _is_multiple(bound, q):
     return math.isclose(bound / q, round(bound / q), abs_tol=1e-9)
 
 
-def _read(name: str, expression: dict[str, Any]) -> BaseDistribution:
+def _read(name, expression):
     kind = expression["type"]
     if kind == "choice":
         return CategoricalDistribution(list(expression["values"]))
@@ -91,7 +91,7 @@ def _read(name: str, expression: dict[str, Any]) -> BaseDistribution:
     raise refusal_back(name, expression, DIALECT, advice)
 
 
-def _read_uniform(name: str, expression: dict[str, Any]) -> BaseDistribution:
+def _read_uniform(name, expression):
     low, high, q = expression["min_value"], expression["max_value"], expression.get("q")
     if q is None:
         return FloatDistribution(low, high)
@@ -103,7 +103,7 @@ def _read_uniform(name: str, expression: dict[str, Any]) -> BaseDistribution:
     return FloatDistribution(low, high, step=q)
 
 
-def _read_loguniform(name: str, expression: dict[str, Any]) -> BaseDistribution:
+def _read_loguniform(name, expression):
     low, high = (tidy(math.exp(expression[bound])) for bound in ("min_value", "max_value"))
     if "q" not in expression:
         return FloatDistribution(low, high, log=True)

@@ -59,7 +59,7 @@ def from_sagemaker(ranges: Mapping[str, Any]) -> dict[str, BaseDistribution]:
     return {entry["Name"]: _read(kind, entry) for kind, entry in entries}
 
 
-def _say(name: str, distribution: BaseDistribution) -> tuple[str, dict[str, Any]]:
+def _say(name, distribution):
     if isinstance(distribution, CategoricalDistribution):
         values = categories(name, distribution, DIALECT, lambda choice: isinstance(choice, str), STRINGS)
         return "CategoricalParameterRanges", {"Values": values}
@@ -73,7 +73,7 @@ def _say(name: str, distribution: BaseDistribution) -> tuple[str, dict[str, Any]
     }
 
 
-def _read(kind: str, entry: Mapping[str, Any]) -> BaseDistribution:
+def _read(kind, entry):
     if kind == "CategoricalParameterRanges":
         return CategoricalDistribution(list(entry["Values"]))
     if kind not in TYPES:

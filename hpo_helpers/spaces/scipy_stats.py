@@ -47,7 +47,7 @@ def from_scipy(space: Mapping[str, Any]) -> dict[str, BaseDistribution]:
     return {name: _read(name, distribution) for name, distribution in space.items()}
 
 
-def _say(name: str, distribution: BaseDistribution) -> Any:
+def _say(name, distribution):
     from scipy import stats
 
     if isinstance(distribution, CategoricalDistribution):
@@ -62,7 +62,7 @@ def _say(name: str, distribution: BaseDistribution) -> Any:
     return stats.rv_discrete(values=_table(distribution))
 
 
-def _table(distribution: FloatDistribution | IntDistribution) -> tuple[np.ndarray, np.ndarray]:
+def _table(distribution):
     """Return the values of a stepped or a logarithmic range, and the probability of each."""
     low, high, step = distribution.low, distribution.high, distribution.step
     values = low + step * np.arange(round((high - low) / step) + 1)
@@ -73,7 +73,7 @@ def _table(distribution: FloatDistribution | IntDistribution) -> tuple[np.ndarra
     return values, weights / weights.sum()
 
 
-def _read(name: str, distribution: Any) -> BaseDistribution:
+def _read(name, distribution):
     if hasattr(distribution, "xk"):
         return _read_table(name, distribution)
     if not hasattr(distribution, "rvs"):
@@ -91,7 +91,7 @@ def _read(name: str, distribution: Any) -> BaseDistribution:
     raise refusal_back(name, f"{kind}{distribution.args}", DIALECT, advice)
 
 
-def _read_table(name: str, discrete: Any) -> BaseDistribution:
+def _read_table(name, discrete):
     values, probabilities = discrete.xk, discrete.pk
     low, second, high = values[[0, min(1, len(values) - 1), -1]].tolist()
     number, kind = (float, FloatDistribution) if isinstance(low, float) else (int, IntDistribution)

@@ -44,7 +44,7 @@ def from_syne_tune(config_space: Mapping[str, Any]) -> dict[str, BaseDistributio
     return {name: _read(name, domain) for name, domain in config_space.items()}
 
 
-def _say(name: str, distribution: BaseDistribution) -> dict[str, Any]:
+def _say(name, distribution):
     if isinstance(distribution, CategoricalDistribution):
         arguments = {"categories": list(distribution.choices)}
         return {"domain_cls": "Categorical", "domain_kwargs": arguments, **UNIFORM}
@@ -58,7 +58,7 @@ def _say(name: str, distribution: BaseDistribution) -> dict[str, Any]:
     return {"domain_cls": DOMAINS[type(distribution)], "domain_kwargs": bounds, **sampler}
 
 
-def _read(name: str, domain: Any) -> BaseDistribution:
+def _read(name, domain):
     if not isinstance(domain, Mapping):
         raise refusal_back(name, domain, DIALECT, "a constant is not searched: give it to the training")
     kind, arguments = domain["domain_cls"], domain["domain_kwargs"]
@@ -74,7 +74,7 @@ def _read(name: str, domain: Any) -> BaseDistribution:
     raise refusal_back(name, dict(domain), DIALECT, advice)
 
 
-def _read_steps(arguments: Mapping[str, Any]) -> BaseDistribution:
+def _read_steps(arguments):
     low, high = arguments["lower"], arguments["upper"]
     step = tidy((high - low) / max(1, arguments["size"] - 1)) or 1.0
     if arguments["cast_int"]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import FloatDistribution, IntDistribution
 
 from hpo_helpers.spaces.wording import Space
 
@@ -48,7 +48,7 @@ def from_unit_cube(space: Space, places: Mapping[str, float]) -> dict[str, float
     return {name: _from_unit(name, distribution, places[name]) for name, distribution in space.items()}
 
 
-def _to_unit(name: str, distribution: BaseDistribution, value: float) -> float:
+def _to_unit(name, distribution, value):
     low, high = _scaled_bounds(name, distribution)
     if not distribution.low <= value <= distribution.high:
         raise ValueError(f"{name!r} must lie in [{distribution.low}, {distribution.high}], got {value!r}")
@@ -57,7 +57,7 @@ def _to_unit(name: str, distribution: BaseDistribution, value: float) -> float:
     return ((math.log(value) if distribution.log else value) - low) / (high - low)
 
 
-def _from_unit(name: str, distribution: BaseDistribution, place: float) -> float:
+def _from_unit(name, distribution, place):
     low, high = _scaled_bounds(name, distribution)
     if not 0 <= place <= 1:
         raise ValueError(f"the place of {name!r} must lie in [0, 1], got {place!r}")
@@ -72,7 +72,7 @@ def _from_unit(name: str, distribution: BaseDistribution, place: float) -> float
     return min(max(value, distribution.low), distribution.high)
 
 
-def _scaled_bounds(name: str, distribution: BaseDistribution) -> tuple[float, float]:
+def _scaled_bounds(name, distribution):
     if not isinstance(distribution, (FloatDistribution, IntDistribution)):
         raise ValueError(f"{name!r} has no lower and upper bound, got {distribution!r}")
     scale = math.log if distribution.log else float

@@ -49,14 +49,14 @@ def check_expression(name: str, expression: Any) -> None:
         _check_numbers(name, fields)
 
 
-def _check_values(name: str, values: Any) -> None:
+def _check_values(name, values):
     listed = isinstance(values, list) and len(values) > 0
     require(listed, f"{name!r} needs a list of values", values)
     known = all(isinstance(value, (str, Real)) for value in values)
     require(known, f"{name!r} needs strings and numbers", values)
 
 
-def _check_numbers(name: str, fields: Mapping[str, Any]) -> None:
+def _check_numbers(name, fields):
     finite = all(isinstance(n, Real) and math.isfinite(n) for n in fields.values())
     require(finite, f"{name!r} needs finite numbers", fields)
     in_order = fields.get("min_value", 0) < fields.get("max_value", 1)
@@ -88,7 +88,7 @@ def space_of(search_space: SearchSpace) -> Callable[[Trial], dict[str, Any]]:
     return draw
 
 
-def _draw(trial: Trial, name: str, expression: Mapping[str, Any]) -> Any:
+def _draw(trial, name, expression):
     if "mu" in expression:
         return _draw_normal(trial, name, expression)
     distribution = from_azure({name: expression})[name]
@@ -100,7 +100,7 @@ def _draw(trial: Trial, name: str, expression: Mapping[str, Any]) -> Any:
     return suggest(name, low, high, step=distribution.step, log=distribution.log)
 
 
-def _draw_normal(trial: Trial, name: str, expression: Mapping[str, Any]) -> float:
+def _draw_normal(trial, name, expression):
     """Draw as Azure defines it: its exponential for log, rounded to q."""
     # Not from 0 to 1, where the value would be infinite.
     quantile = trial.suggest_float(f"{name} (quantile)", 2.0**-53, 1 - 2.0**-53)

@@ -10,7 +10,7 @@ from typing import Any
 
 import optuna
 import pandas as pd
-from optuna.samplers import BaseSampler, GridSampler, RandomSampler, TPESampler
+from optuna.samplers import GridSampler, RandomSampler, TPESampler
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
@@ -116,7 +116,7 @@ def child_runs(study: optuna.Study) -> pd.DataFrame:
     return pd.DataFrame(rows).sort_values(metric, ascending=best is min, ignore_index=True)
 
 
-def _sampler_of(sweep: Sweep, seed: int) -> BaseSampler:
+def _sampler_of(sweep, seed):
     sampling = sampling_of(sweep)
     if sampling == "grid":
         space = {name: choice["values"] for name, choice in sweep["search_space"].items()}
@@ -124,7 +124,7 @@ def _sampler_of(sweep: Sweep, seed: int) -> BaseSampler:
     return TPESampler(seed=seed) if sampling == "bayesian" else RandomSampler(seed)
 
 
-def _n_trials(sweep: Sweep) -> int:
+def _n_trials(sweep):
     """Return how many trials run: of a grid, at most all combinations."""
     total = sweep["limits"]["max_total_trials"]
     if sampling_of(sweep) != "grid":

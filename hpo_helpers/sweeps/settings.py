@@ -16,7 +16,7 @@ import yaml
 from optuna.pruners import BasePruner
 
 from hpo_helpers.policies import BanditPolicy, MedianStoppingPolicy, TruncationSelectionPolicy
-from hpo_helpers.sweeps.expressions import FIELDS, SearchSpace, check_expression, require
+from hpo_helpers.sweeps.expressions import FIELDS, check_expression, require
 
 Sweep = dict[str, Any]
 
@@ -93,7 +93,7 @@ def policy_of(sweep: Mapping[str, Any]) -> BasePruner | None:
     return POLICIES[kind](**settings)
 
 
-def _check_limits(limits: Mapping[str, Any]) -> None:
+def _check_limits(limits):
     for name in ("max_total_trials", *limits):
         # azure-ai-ml turns fewer seconds into 60, and a float into no limit at all.
         limit, smallest = limits.get(name), 60 if "timeout" in name else 1
@@ -104,7 +104,7 @@ def _check_limits(limits: Mapping[str, Any]) -> None:
     require(concurrent <= total, rule, concurrent)
 
 
-def _check_sampling(sweep: Mapping[str, Any]) -> None:
+def _check_sampling(sweep):
     kind, policy = sampling_of(sweep), sweep.get("early_termination")
     if kind == "bayesian":
         require(not policy, "Bayesian sampling takes no early-termination policy", policy)
@@ -115,7 +115,7 @@ def _check_sampling(sweep: Mapping[str, Any]) -> None:
             raise ValueError(f"{rule}, got {dict(expression)!r} for {name!r}")
 
 
-def _check_command(trial: Any, search_space: SearchSpace) -> None:
+def _check_command(trial, search_space):
     if not isinstance(trial, Mapping) or "command" not in trial:
         return  # a component in a file of its own
     used = re.findall(r"\$\{\{\s*search_space\.(\w+)\s*\}\}", trial["command"])

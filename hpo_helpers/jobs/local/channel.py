@@ -32,12 +32,12 @@ class Inbox:
     def deliver(self, handle: Callable[[Any], None]) -> None:
         """Call `handle` with each message that is here whole.
 
-        After an interrupted call the next one delivers the same messages again, so handling a message twice
+        After an interruption the same messages are delivered again, so handling one twice
         must change nothing.
         """
         read = functools.partial(self.channel.recv, CHUNK_BYTES, socket.MSG_DONTWAIT)
         with contextlib.suppress(OSError):  # there is no more for now, or this side has closed
-            # A single call into C: no KeyboardInterrupt can fall between reading a chunk and keeping it.
+            # A single call into C: no KeyboardInterrupt falls between reading and keeping.
             self._chunks.extend(iter(read, b""))
             self.ended = True
         rest = b"".join(self._chunks)

@@ -1,4 +1,4 @@
-"""The process that LocalLauncher's jobs are forked from, where what they need is imported already.
+"""The process that LocalLauncher's jobs are forked from, with all that they need imported.
 
 It has one thread and answers one launcher over one socket. When the socket closes, or the launcher's
 process is gone, it ends, after its jobs and all that they started.
@@ -81,7 +81,7 @@ class ForkServer:
                     process.kill()
             self._reap()
 
-    def _obey(self) -> bool:
+    def _obey(self):
         """Carry out one command, and say whether there was one."""
         command, descriptors, _, _ = socket.recv_fds(self._control, COMMAND.size, 2)
         if not command:
@@ -93,7 +93,7 @@ class ForkServer:
             self._kill(job_id)
         return True
 
-    def _fork(self, job_id: int, channel: int, output: int) -> None:
+    def _fork(self, job_id, channel, output):
         try:
             pid = os.fork()
         except OSError as error:
@@ -105,7 +105,7 @@ class ForkServer:
         os.close(output)
         self._jobs[pid] = job_id
 
-    def _become_job(self, channel: int, output: int) -> None:
+    def _become_job(self, channel, output):
         exit_status = 1
         try:
             os.setpgid(0, 0)
@@ -125,7 +125,7 @@ class ForkServer:
         finally:
             os._exit(exit_status)
 
-    def _kill(self, job_id: int) -> None:
+    def _kill(self, job_id):
         pids = [pid for pid, job in self._jobs.items() if job == job_id]
         for pid in pids:
             os.kill(pid, signal.SIGKILL)  # forked this instant, it may have no group of its own yet
@@ -133,7 +133,7 @@ class ForkServer:
         if not pids:  # it has just ended, or the launcher was interrupted before it had it forked
             self._tell_end(job_id, "it was never started")
 
-    def _reap(self) -> None:
+    def _reap(self):
         """Tell of every job that has ended."""
         with contextlib.suppress(ChildProcessError):
             while (found := os.waitpid(-1, os.WNOHANG))[0]:
@@ -144,12 +144,12 @@ class ForkServer:
                 ending = describe_exit(os.waitstatus_to_exitcode(status))
                 self._tell_end(self._jobs.pop(pid), f"the process {ending} before the end of training")
 
-    def _tell_end(self, job_id: int, reason: str) -> None:
+    def _tell_end(self, job_id, reason):
         send(self._control, ("ended", (job_id, reason)))
 
 
-def _preload(control: socket.socket, names: list[str]) -> None:
-    """Preload, which may take long: the system ends this process if `control` closes meanwhile."""
+def _preload(control, names):
+    """Preload, which may take long: this process ends if `control` closes meanwhile."""
     signal.signal(signal.SIGIO, signal.SIG_DFL)
     flags = fcntl.fcntl(control, fcntl.F_GETFL)
     fcntl.fcntl(control, fcntl.F_SETOWN, os.getpid())

@@ -24,7 +24,6 @@ from hpo_helpers.jobs.local.channel import Inbox
 from hpo_helpers.jobs.local.preload import find_preload
 from hpo_helpers.jobs.local.process import kill_group, last_lines
 from hpo_helpers.jobs.local.server import FORK, KILL, Server
-from hpo_helpers.jobs.local.worker import Frame
 
 
 class LocalLauncher(Launcher):
@@ -108,8 +107,9 @@ class LocalLauncher(Launcher):
         self._check_free()
         server = self._ready_server()
         job = LocalJob(self, next(self._ids), params, epochs)
-        described = {"id": job.id, "params": job.params, "epochs": job.epochs, "metric": self.metric}
-        content = cloudpickle.dumps(described | {"training": self._training, "start": self._start})
+        described = {"id": job.id, "params": job.params, "epochs": job.epochs}
+        described |= {"metric": self.metric, "training": self._training, "start": self._start}
+        content = cloudpickle.dumps(described)
         try:
             job._begin(server, content)
         except BaseException:
@@ -126,12 +126,12 @@ class LocalLauncher(Launcher):
         if self._server is not None:
             self._end_server("the launcher was closed")
 
-    def _start_server(self) -> Server:
+    def _start_server(self):
         server = Server(self._preload)
         weakref.finalize(self, server.close)  # for a launcher that is never closed
         return server
 
-    def _ready_server(self) -> Server:
+    def _ready_server(self):
         server = self._server = self._server or self._start_server()
         while not server.ready and self._server is server:
             self._poll(None)
@@ -139,7 +139,7 @@ class LocalLauncher(Launcher):
             raise RuntimeError(server.failure)
         return server
 
-    def _poll(self, timeout: float | None = 0) -> None:
+    def _poll(self, timeout=0):
         if self._server is None:
             return
         jobs = list(self._running.values())
@@ -151,7 +151,7 @@ class LocalLauncher(Launcher):
         if self._server.inbox.ended:
             self._lose_server(self._server)
 
-    def _take(self, message: tuple[str, Any]) -> None:
+    def _take(self, message):
         kind, content = message
         if kind == "ready":
             self._server.ready = True
@@ -161,7 +161,7 @@ class LocalLauncher(Launcher):
             self._running[job_id]._finish(reason)
             self._running.pop(job_id)
 
-    def _lose_server(self, server: Server) -> None:
+    def _lose_server(self, server):
         """Fail its jobs; the next job starts a new one."""
         server.failure = server.failure or server.describe_loss()
         for job in self._running.values():
@@ -169,7 +169,7 @@ class LocalLauncher(Launcher):
                 kill_group(job.pid)
         self._end_server(server.failure)
 
-    def _end_server(self, reason: str) -> None:
+    def _end_server(self, reason):
         self._server.close()
         for job in list(self._running.values()):
             job._finish(reason)
@@ -199,7 +199,7 @@ class LocalJob(Job):
         while not self._is_gone():
             self._launcher._poll(None)
 
-    def _begin(self, server: Server, content: bytes) -> None:
+    def _begin(self, server, content):
         channel, channel_of_job = socket.socketpair()
         self._inbox = Inbox(channel)
         self._output = tempfile.TemporaryFile()
@@ -210,7 +210,7 @@ class LocalJob(Job):
                 server.command(FORK, self.id, [channel_of_job.fileno(), self._output.fileno()])
             channel.sendall(content)
 
-    def _take(self, message: tuple[str, Any]) -> None:
+    def _take(self, message):
         kind, content = message
         if kind == "started":
             self.pid = content
@@ -219,7 +219,7 @@ class LocalJob(Job):
         elif not self._reports or content.epoch > self._reports[-1].epoch:  # it is new
             self._reports.append(content)
 
-    def _finish(self, reason: str) -> None:
+    def _finish(self, reason):
         """Settle how a job ended whose process is gone: for `reason` if it told none."""
         self._inbox.deliver(self._take)
         if self._status is JobStatus.RUNNING:
@@ -231,12 +231,12 @@ class LocalJob(Job):
         self._output.close()
 
 
-def _count_cores() -> int:
+def _count_cores():
     if sys.platform == "linux":
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
-def _explain(error: str, frames: Sequence[Frame]) -> str:
+def _explain(error, frames):
     lines = traceback.format_list([traceback.FrameSummary(*frame) for frame in frames])
     return "\n".join([error, *"".join(lines).splitlines()])

@@ -31,7 +31,7 @@ def preload(names: list[str]) -> None:
             operator.attrgetter(function)(imported)()
 
 
-def _module_of(thing: Any) -> types.ModuleType | None:
+def _module_of(thing):
     """Return the module that defines it, if other processes can import that too."""
     if isinstance(thing, functools.partial):
         thing = thing.func

@@ -33,7 +33,7 @@ def kill_group(pid: int) -> None:
 
 
 def describe_exit(exit_code: int) -> str:
-    """Return how a process ended, from an exit code as `subprocess` counts: below 0 for a signal."""
+    """Return how a process ended, from an exit code: below 0 for a signal."""
     if exit_code >= 0:
         return f"ended with exit status {exit_code}"
     names = {number.value: number.name for number in signal.Signals}
@@ -48,6 +48,6 @@ def last_lines(output: IO[bytes]) -> str:
     return "\nLast lines of its output:\n" + "\n".join(lines) if lines else ""
 
 
-def _prctl(option: int, value: int) -> None:
+def _prctl(option, value):
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(option, value)

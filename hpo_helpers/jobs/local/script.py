@@ -16,8 +16,8 @@ from hpo_helpers.jobs.local.process import describe_exit, die_with_parent
 class LocalScript(LocalLauncher):
     """Train by running a command line per job, a script in any language.
 
-    The parameters are appended under their own names: ``python train.py --learning_rate 0.1 --epochs 27``.
-    Every line of output that names the tuned metric is a report, of all ``name=value`` pairs on it:
+    The parameters are appended by name: ``python train.py --learning_rate 0.1 --epochs 27``.
+    A line of output that names the tuned metric is a report, of its ``name=value`` pairs:
     ``epoch=3 valid_error=0.0412``. The script must flush each line (Python is told to), and a status other
     than 0 is a failure.
 

@@ -46,7 +46,7 @@ def reports(job: Mapping[str, Any]) -> Iterator[Report]:
     epoch = 0
     with contextlib.closing(training):  # its `finally` runs, whatever went wrong outside it
         for metrics in training:
-            if epoch >= job["epochs"]:  # it was told when to end, and the code after its loop had its turn
+            if epoch >= job["epochs"]:  # the code after its loop has had its turn
                 return
             report = make_report(metrics, job["metric"], epoch, time.monotonic() - job["start"])
             epoch = report.epoch
@@ -58,7 +58,7 @@ def reports(job: Mapping[str, Any]) -> Iterator[Report]:
 def describe(error: BaseException) -> tuple[str, list[Frame]]:
     """Return type and message of an exception, and where outside this package it was raised.
 
-    The launcher adds the lines of source: it may know those of a notebook's cell, this process does not.
+    The launcher adds the lines of source: this process does not know those of a cell.
     """
     frames = [
         (frame.filename, frame.lineno, frame.name)
@@ -68,7 +68,7 @@ def describe(error: BaseException) -> tuple[str, list[Frame]]:
     return "".join(traceback.format_exception_only(error)).strip(), frames[:1] + frames[1:][-INNER_FRAMES:]
 
 
-def _seed(job_id: int) -> None:
+def _seed(job_id):
     # Every job is forked from one process, and would draw the same numbers where it sets no seed.
     random.seed(job_id)
     if "numpy" in sys.modules:

@@ -1,4 +1,4 @@
-"""SageMaker's API served on this machine, really running the training script, for those with no account.
+"""SageMaker's API served on this machine, really running scripts, for those with no account.
 
 moto serves S3, CloudWatch Logs, STS and IAM; training jobs and tuning jobs run their script by this
 Python. There is no container, no price, and no permission is checked; what Amazon SageMaker does and

@@ -53,14 +53,14 @@ class Store:
             if path.is_file():
                 self._write(uri + path.relative_to(folder).as_posix(), path.read_bytes())
 
-    def _read(self, bucket: str, key: str) -> bytes:
+    def _read(self, bucket, key):
         return self._s3.get_object(Bucket=bucket, Key=key)["Body"].read()
 
-    def _write(self, uri: str, content: bytes) -> None:
+    def _write(self, uri, content):
         bucket, key = _split(uri)
         self._s3.put_object(Bucket=bucket, Key=key, Body=content)
 
 
-def _split(uri: str) -> tuple[str, str]:
+def _split(uri):
     bucket, _, key = uri.removeprefix("s3://").partition("/")
     return bucket, key

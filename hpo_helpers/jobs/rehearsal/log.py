@@ -48,7 +48,7 @@ class JobLog:
         lines = dict.fromkeys(line.strip(" :") for line in self._error_lines)
         return "\n ".join(lines).strip()
 
-    def _read(self, line: str) -> None:
+    def _read(self, line):
         if self._error_lines or ERROR.search(line):
             self._error_lines = [*self._error_lines, line][:20]
         for metric in self._metrics:

@@ -36,7 +36,7 @@ def main(command: list[str]) -> None:
     os.kill(os.getpid(), -exit_code)
 
 
-def _become(command: list[str], monitor: int) -> None:
+def _become(command, monitor):
     os.setsid()
     _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() == monitor:
@@ -45,7 +45,7 @@ def _become(command: list[str], monitor: int) -> None:
     os._exit(1)
 
 
-def _watch(script: int, woken: int, rehearsal: int) -> int:
+def _watch(script, woken, rehearsal):
     """Do what the lifeline says until the script has ended; return its exit code."""
     while True:
         ended, status = os.waitpid(script, os.WNOHANG)
@@ -63,7 +63,7 @@ def _watch(script: int, woken: int, rehearsal: int) -> int:
             os.kill(script, signal.SIGTERM)
 
 
-def _end_descendants(script: int) -> None:
+def _end_descendants(script):
     """Kill what the script has left running; for seconds at most, as it may be another user's."""
     children = f"/proc/self/task/{os.getpid()}/children"
     for _ in range(1000):
@@ -79,7 +79,7 @@ def _end_descendants(script: int) -> None:
             return
 
 
-def _prctl(option: int, value: int) -> None:
+def _prctl(option, value):
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(option, value)
 

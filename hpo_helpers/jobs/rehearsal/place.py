@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 from hpo_helpers.jobs.rehearsal.service import KEY_PREFIX, ROLE, Rehearsal
 
@@ -75,7 +74,7 @@ def connect() -> Place:
     return _started[-1]
 
 
-def _describe_aws(session: Any) -> str:
+def _describe_aws(session):
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError, ClientError
 
@@ -92,7 +91,7 @@ def _describe_aws(session: Any) -> str:
     return f"on AWS, account {account}, region {session.region_name}: jobs cost money"
 
 
-def _set(variables: dict[str, str | None]) -> None:
+def _set(variables):
     """Set variables, or remove those that are None, and let boto3 read them anew."""
     import boto3
 

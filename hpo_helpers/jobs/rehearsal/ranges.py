@@ -43,7 +43,7 @@ def grid(ranges: Fields) -> Iterator[dict[str, str]]:
         yield dict(zip([entry["Name"] for entry in entries], values))
 
 
-def _check_range(entry: dict[str, str], number: type) -> None:
+def _check_range(entry, number):
     lowest = {"Linear": -math.inf, "Logarithmic": 0}.get(entry.get("ScalingType"), math.nan)
     try:
         is_range = lowest < number(entry["MinValue"]) <= number(entry["MaxValue"]) < math.inf
@@ -54,7 +54,7 @@ def _check_range(entry: dict[str, str], number: type) -> None:
         raise ServiceError(f"a range must have {wanted}, got {entry}")
 
 
-def _draw(entry: dict[str, str], number: type, generator: random.Random) -> float:
+def _draw(entry, number, generator):
     low, high = number(entry["MinValue"]), number(entry["MaxValue"])
     if entry["ScalingType"] == "Linear":
         draw = generator.randint if number is int else generator.uniform

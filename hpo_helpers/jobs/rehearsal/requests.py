@@ -78,7 +78,7 @@ def check_training(request: Fields) -> None:
             raise ServiceError(f"The Regex of a metric must be valid and have one group, got {metric}")
 
 
-def _check(value: Any, shape: Any, place: str) -> None:
+def _check(value, shape, place):
     _check_limits(value, shape.metadata, place)
     for member in value if isinstance(value, list) else ():
         _check(member, shape.member, place)
@@ -94,7 +94,7 @@ def _check(value: Any, shape: Any, place: str) -> None:
             raise refusal(f"{inner}={member!r}, only {', '.join(map(str, ONLY[name]))}")
 
 
-def _check_limits(value: Any, limits: Fields, place: str) -> None:
+def _check_limits(value, limits, place):
     size = len(value) if hasattr(value, "__len__") else value
     is_right = limits.get("min", size) <= size <= limits.get("max", size)
     is_right = is_right and value in limits.get("enum", [value])

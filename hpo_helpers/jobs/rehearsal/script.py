@@ -12,7 +12,6 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Any
 
 from hpo_helpers.jobs.rehearsal.files import JobFailed
 from hpo_helpers.jobs.rehearsal.requests import Fields
@@ -77,7 +76,7 @@ class Script:
             f'Command "{" ".join(self.command)}"'
         )
 
-    def _settings(self) -> Fields:
+    def _settings(self):
         channels = [channel["ChannelName"] for channel in self._job.get("InputDataConfig", [])]
         data = self._folder / "input" / "data"
         return {
@@ -98,19 +97,19 @@ def algorithm_error(text: str) -> JobFailed:
     return JobFailed(f"AlgorithmError: {text[:980]}, exit code: 1")
 
 
-def _argument(value: Any) -> str:
+def _argument(value):
     if isinstance(value, dict):
         return ",".join(f"{name}={value[name]}" for name in sorted(value))
     return "" if value is None else str(value)
 
 
-def _text(value: Any) -> str:
+def _text(value):
     if value is None or isinstance(value, str):
         return value or ""
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
-def _decoded(text: str, folder: Path) -> Any:
+def _decoded(text, folder):
     """Return a hyperparameter as its JSON says, a path in ``/opt/ml`` as one in `folder`."""
     with contextlib.suppress(ValueError):
         text = json.loads(text)

@@ -64,7 +64,7 @@ class _Front:
             response.set_data(json.dumps(page | {"events": named}))  # moto ignores the prefix
         return response(environ, start_response)
 
-    def _answered(self, operation: str, body: bytes) -> tuple[str, int]:
+    def _answered(self, operation, body):
         try:
             answer, status = self._answer(operation, json.loads(body)), 200
         except ServiceError as error:

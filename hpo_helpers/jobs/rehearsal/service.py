@@ -8,10 +8,9 @@ import os
 import secrets
 import sys
 import time
-from typing import Any
 
 from hpo_helpers.jobs.rehearsal.operations import ACCOUNT, REGION, Operations
-from hpo_helpers.jobs.rehearsal.requests import Fields, ServiceError
+from hpo_helpers.jobs.rehearsal.requests import ServiceError
 from hpo_helpers.jobs.rehearsal.server import HOST, serve
 
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/rehearsal"
@@ -93,13 +92,13 @@ class Rehearsal:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _answer(self, operation: str, request: Fields) -> Fields:
+    def _answer(self, operation, request):
         self.calls.append((time.monotonic(), operation))
         if next(self._throttled, False):
             raise ServiceError("Rate exceeded", "ThrottlingException")
         return self._operations.answer(operation, request)
 
-    def _client(self, service: str) -> Any:
+    def _client(self, service):
         """Return a client for the jobs, which no variable leads elsewhere."""
         import boto3
         from botocore.config import Config

@@ -1,4 +1,4 @@
-"""The life of one training job: it fetches its data, runs its script and stores what that leaves."""
+"""The life of a training job: it fetches data, runs its script and stores what that leaves."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class TrainingJob(Job):
             fields["TrainingEndTime"] = end
         self.move_to(ending, **fields)
 
-    def _run(self, folder: Path, fields: Fields) -> str:
+    def _run(self, folder, fields):
         """Go through all steps but the last one; return that, and the fields that come with it."""
         if self._failure is not None:
             raise JobFailed(self._failure)
@@ -105,7 +105,7 @@ class TrainingJob(Job):
             return "MaxRuntimeExceeded"
         return "Stopped" if self.stopping.is_set() else "Completed"
 
-    def _fetch(self, folder: Path) -> Script:
+    def _fetch(self, folder):
         """Fetch everything that the script is to find."""
         for name in ("code", "model", "input/data", "output/data", "checkpoints"):
             (folder / name).mkdir(parents=True)
@@ -123,7 +123,7 @@ class TrainingJob(Job):
         script.check()
         return script
 
-    def _follow(self, monitor: Popen[bytes]) -> int:
+    def _follow(self, monitor):
         """Pass on what the script prints until it has ended, and return its exit code."""
         with monitor.stdin, monitor.stdout:
             while (output := _read(monitor)) is not None:
@@ -132,7 +132,7 @@ class TrainingJob(Job):
         self.log.write(b"\n")  # the last line need not have an end
         return monitor.wait()
 
-    def _end_in_time(self, monitor: Popen[bytes]) -> None:
+    def _end_in_time(self, monitor):
         """Ask the script to end, or kill it, if it is time for that."""
         moment = time.monotonic()
         if moment > self._deadline and not self.stopping.is_set():
@@ -147,7 +147,7 @@ class TrainingJob(Job):
             monitor.stdin.close()
 
 
-def _start_monitor(script: Script) -> Popen[bytes]:
+def _start_monitor(script):
     command = [sys.executable, "-I", "-S", str(MONITOR), *script.command]
     options = {"cwd": script.code, "env": script.environment, "stderr": STDOUT}
     try:  # in a session of its own it is out of reach of the terminal's Ctrl-C
@@ -156,7 +156,7 @@ def _start_monitor(script: Script) -> Popen[bytes]:
         raise algorithm_error(f"the script cannot be started: {error}") from error
 
 
-def _read(monitor: Popen[bytes]) -> bytes | None:
+def _read(monitor):
     """Return what the script has printed, after a moment at most; None once it has ended."""
     has_ended = monitor.poll() is not None
     if select.select([monitor.stdout], [], [], LOOK_SECONDS)[0]:

@@ -75,11 +75,11 @@ class TuningJob(Job):
         """Return what is shown of its training jobs, oldest first."""
         return [self._summary(job, tuned) for job, tuned in list(self._children)]
 
-    def _work(self) -> None:
+    def _work(self):
         while job := self._start_child():
             job.thread.join()
 
-    def _start_child(self) -> TrainingJob | None:
+    def _start_child(self):
         with self.lock:
             n_jobs = len(self._children)
             is_over = self.stopping.is_set() or n_jobs == self._limits.get("MaxNumberOfTrainingJobs")
@@ -95,7 +95,7 @@ class TuningJob(Job):
             self._children.append((job, tuned))
             return job
 
-    def _summary(self, job: TrainingJob, tuned: dict[str, str]) -> Fields:
+    def _summary(self, job, tuned):
         summary = job.record() | {"TunedHyperParameters": tuned}
         printed = job.log.values.get(self._objective["MetricName"])
         if not job.ended or not printed or job.status == "Failed":
@@ -103,13 +103,13 @@ class TuningJob(Job):
         final = {**self._objective, "Value": printed[-1]}
         return summary | {"ObjectiveStatus": "Succeeded", OBJECTIVE: final}
 
-    def _best(self, summaries: list[Fields]) -> Fields | None:
+    def _best(self, summaries):
         sign = 1 if self._objective["Type"] == "Minimize" else -1
         told = [each for each in summaries if OBJECTIVE in each]
         return min(told, key=lambda each: sign * each[OBJECTIVE]["Value"], default=None)
 
 
-def _child_request(request: Fields, name: str, tuned: dict[str, str]) -> Fields:
+def _child_request(request, name, tuned):
     """Return the request for a training job of a tuning job, which passes its tags on."""
     child = {**request["TrainingJobDefinition"], "TrainingJobName": name}
     child.pop("DefinitionName", None)

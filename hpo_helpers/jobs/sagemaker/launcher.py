@@ -188,7 +188,7 @@ class SageMakerLauncher(Launcher):
         orphans.stop_all(self._clients.sagemaker, self._billed)
 
     @explained()
-    def _create(self, job: SageMakerJob) -> None:
+    def _create(self, job):
         """Have SageMaker start a job, or let it wait for quota."""
         sagemaker = self._clients.sagemaker
         self._billed.add(job.name)  # first: the answer may get lost
@@ -205,7 +205,7 @@ class SageMakerLauncher(Launcher):
             # It was made, and the answer that said so got lost.
         job._is_created = True
 
-    def _wait_for_quota(self, job: SageMakerJob, error: Exception) -> None:
+    def _wait_for_quota(self, job, error):
         job._due = time.monotonic() + QUOTA_SECONDS
         n_workers = max(1, sum(each._is_created for each in self._running.values()))
         if n_workers < self._n_workers:
@@ -213,7 +213,7 @@ class SageMakerLauncher(Launcher):
             warnings.warn(f"{lowered}, and {job.name} waits: {error}", stacklevel=5)
             self._n_workers = n_workers
 
-    def _poll(self, timeout: float | None = 0) -> None:
+    def _poll(self, timeout=0):
         """Nap, and look at the job whose turn it is."""
         if self._closed:
             return
@@ -224,7 +224,7 @@ class SageMakerLauncher(Launcher):
             self._turn_at = now + ASK_SECONDS
             job._ask() if job._is_created else self._create(job)
 
-    def _let_go(self, job: SageMakerJob, status: JobStatus, error: Any = None) -> None:
+    def _let_go(self, job, status, error=None):
         job._status, job.error = status, error
         self._running.pop(job.id, None)
         if job.description:
@@ -259,7 +259,7 @@ class SageMakerJob(Job):
             orphans.stop_job(self._clients.sagemaker, self.name)
 
     @explained()
-    def _ask(self) -> None:
+    def _ask(self):
         """Take in what is new: its lines last, as none follows its end."""
         self._due = time.monotonic()
         sagemaker, logs = self._clients.sagemaker, self._clients.logs
@@ -274,7 +274,7 @@ class SageMakerJob(Job):
         if not self._may_say_more():
             self._launcher._let_go(self, *self._outcome())
 
-    def _report(self, stream: str, seconds: float, metrics: dict[str, Any]) -> None:
+    def _report(self, stream, seconds, metrics):
         age = max(0.0, time.time() - seconds)
         self._time = max(self._time, self._launcher.clock() - age)
         try:
@@ -288,17 +288,17 @@ class SageMakerJob(Job):
             self._reports.append(report)
         self._epochs[stream] = report.epoch
 
-    def _last_epoch(self) -> int:
+    def _last_epoch(self):
         return max(self._epochs.values(), default=0)
 
-    def _may_say_more(self) -> bool:
+    def _may_say_more(self):
         """Whether its last lines may be on their way."""
         if self._silent or self._failure or self._last_epoch() >= self.epochs:
             return False
         ended_well = self.description["TrainingJobStatus"] == "Completed"
         return ended_well and time.monotonic() < self._over_at + LATE_SECONDS
 
-    def _outcome(self) -> tuple[JobStatus, str | None]:
+    def _outcome(self):
         if self._silent:
             return JobStatus.STOPPED, None
         ended = self.description

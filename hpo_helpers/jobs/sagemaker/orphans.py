@@ -68,7 +68,7 @@ def stop_all(sagemaker: Any, names: set[str]) -> None:
         raise interruption
 
 
-def _is_alive(job: dict[str, Any]) -> bool:
+def _is_alive(job):
     tags = {tag["Key"]: tag["Value"] for tag in job["Tags"]}
     pid, started = tags[PROCESS].split()
     try:
@@ -79,7 +79,7 @@ def _is_alive(job: dict[str, Any]) -> bool:
         return False
 
 
-def _owner() -> str:
+def _owner():
     from platformdirs import user_cache_dir
 
     cache = os.environ.get("HPO_HELPERS_CACHE") or user_cache_dir("hpo_helpers")

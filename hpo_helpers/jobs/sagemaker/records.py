@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hpo_helpers.jobs.lines import parse_line
 from hpo_helpers.jobs.sagemaker.request import checked
@@ -107,7 +106,7 @@ def delete_created(created: pd.DataFrame) -> None:
         _delete(clients, kind, name)
 
 
-def _delete(clients: Any, kind: str, name: str) -> None:
+def _delete(clients, kind, name):
     if kind == "S3 object":
         bucket, _, key = name.removeprefix("s3://").partition("/")
         clients.s3.delete_object(Bucket=bucket, Key=key)
@@ -122,19 +121,19 @@ def _delete(clients: Any, kind: str, name: str) -> None:
         clients.s3.delete_bucket(Bucket=name)
 
 
-def _last(lines: Iterable[tuple[str, float, str]], metric: str) -> float:
+def _last(lines, metric):
     values = [parse_line(text).get(metric) for _, _, text in lines]
     numbers = [value for value in values if isinstance(value, (int, float))]
     return numbers[-1] if numbers else float("nan")
 
 
-def _final(job: dict[str, Any], metric: str) -> float:
+def _final(job, metric):
     final = job.get("FinalMetricDataList", [])
     values = [each["Value"] for each in final if each["MetricName"] == metric]
     return values[0] if values else float("nan")
 
 
-def _table(jobs: Iterable[tuple[dict[str, Any], float]], metric: str) -> pd.DataFrame:
+def _table(jobs, metric):
     import numpy as np
     import pandas as pd
 
@@ -153,14 +152,14 @@ def _table(jobs: Iterable[tuple[dict[str, Any], float]], metric: str) -> pd.Data
     return pd.DataFrame(sorted(rows, key=lambda row: row["name"]))
 
 
-def _hyperparameters(job: dict[str, Any]) -> dict[str, Any]:
+def _hyperparameters(job):
     """Return what the script was given, less what the container was."""
     given = sorted(job.get("HyperParameters", {}).items())
     container = "sagemaker_", "_tuning_"
     return {name: _decode(text) for name, text in given if not name.startswith(container)}
 
 
-def _decode(text: str) -> Any:
+def _decode(text):
     try:
         return json.loads(text)
     except ValueError:  # a built-in tuner writes its categories as they are

@@ -73,7 +73,7 @@ def script_mode(program: str, code: str, given: Mapping[str, Any]) -> dict[str, 
     return {name: _encode(name, value) for name, value in {**given, **own}.items()}
 
 
-def _encode(name: str, value: Any) -> str:
+def _encode(name, value):
     try:
         return json.dumps(value, default=lambda scalar: scalar.item())  # NumPy's
     except (AttributeError, TypeError, ValueError):

@@ -59,7 +59,7 @@ def upload(
     return files[0].name, code, address
 
 
-def _upload_code(s3: Any, bucket: str, key: str, files: Sequence[Path]) -> str:
+def _upload_code(s3, bucket, key, files):
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as archive:
         for path in files:
@@ -68,7 +68,7 @@ def _upload_code(s3: Any, bucket: str, key: str, files: Sequence[Path]) -> str:
     return f"s3://{bucket}/{key}"
 
 
-def _upload_folder(s3: Any, bucket: str, prefix: str, folder: Path) -> str:
+def _upload_folder(s3, bucket, prefix, folder):
     for path in filter(Path.is_file, folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if not re.search(r"(^|/)\.", name):  # hidden files may be secret
@@ -76,7 +76,7 @@ def _upload_folder(s3: Any, bucket: str, prefix: str, folder: Path) -> str:
     return f"s3://{bucket}/{prefix}/"
 
 
-def _upload_mnist(s3: Any, bucket: str, prefix: str) -> str:
+def _upload_mnist(s3, bucket, prefix):
     from hpo_helpers.datasets import load_mnist, save_npz
 
     with tempfile.TemporaryDirectory() as folder:

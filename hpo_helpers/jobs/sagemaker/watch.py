@@ -48,7 +48,7 @@ def read_lines(
             yield stream, event["timestamp"] / 1000, event["message"]
 
 
-def _read_stream(logs: Any, stream: str, places: Places) -> Iterator[dict[str, Any]]:
+def _read_stream(logs, stream, places):
     name, place = {"logGroupName": GROUP, "logStreamName": stream}, None
     # A page may be empty and not the last: only at the end the token stays the same.
     while place != places.get(stream, {}):
