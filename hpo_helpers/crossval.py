@@ -103,17 +103,17 @@ def evaluate_folds(
 class _Fold:
     """A fold that runs."""
 
-    def __init__(self, number: int, launcher: Launcher, params: Mapping[str, Any], timeout: float) -> None:
+    def __init__(self, number, launcher, params, timeout):
         self.number = number
         self.job = launcher.submit({**params, "fold": number}, epochs=1)
         self.value = math.nan
         self._clock, self._timeout = launcher.clock, timeout
         self._deadline = launcher.clock() + timeout
 
-    def time_left(self) -> float:
+    def time_left(self):
         return max(0.0, self._deadline - self._clock())
 
-    def has_ended(self) -> bool:
+    def has_ended(self):
         """Take in what the job says, and return whether it ended well."""
         ended = self.job.finished  # asked first: its last report is then among those read next
         for report in self.job.new_reports():

@@ -25,11 +25,11 @@ LOCK_SECONDS = 5
 
 
 class _MendingJournalFile(JournalFileBackend):
-    def __init__(self, file_path: str) -> None:
+    def __init__(self, file_path):
         super().__init__(file_path, _lock(file_path))
         self._mend()
 
-    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+    def append_logs(self, logs):
         self._mend()
         super().append_logs(logs)
 

@@ -24,13 +24,13 @@ from optuna.trial import FrozenTrial
 class _Policy(BasePruner):
     """When a policy is applied, and to which values."""
 
-    def __init__(self, *, evaluation_interval: int = 1, delay_evaluation: int = 0) -> None:
+    def __init__(self, *, evaluation_interval=1, delay_evaluation=0):
         _check_whole("evaluation_interval", evaluation_interval, lowest=1)
         _check_whole("delay_evaluation", delay_evaluation, lowest=0)
         self._evaluation_interval = evaluation_interval
         self._delay_evaluation = delay_evaluation
 
-    def prune(self, study: Study, trial: FrozenTrial) -> bool:
+    def prune(self, study, trial):
         """Return whether the policy ends `trial` at the interval that it has just reported."""
         interval = trial.last_step
         if interval is None or interval < max(1, self._delay_evaluation):

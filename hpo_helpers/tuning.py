@@ -110,9 +110,7 @@ class _Run:
 class _Session:
     """One call of `tune`."""
 
-    def __init__(
-        self, study, space, launcher, epochs, n_trials, timeout, trial_timeout, max_failures
-    ) -> None:
+    def __init__(self, study, space, launcher, epochs, n_trials, timeout, trial_timeout, max_failures):
         self._study = study
         self._space = space
         self._launcher = launcher
@@ -131,15 +129,15 @@ class _Session:
         self.incumbent = _best_report(study, self._sign)
         self.n_finished = _count(study, running=False)
 
-    def clock(self) -> float:
+    def clock(self):
         """Return the study's clock, in seconds: the launcher's, moved on by earlier calls."""
         return self._launcher.clock() + self._offset
 
-    def stop_asking(self) -> None:
+    def stop_asking(self):
         """Start no further trial."""
         self._asking = False
 
-    def step(self) -> bool:
+    def step(self):
         """Start what may start, wait for an event and deal with it; say whether there is more to do."""
         while self._may_start():
             self._start()
@@ -151,7 +149,7 @@ class _Session:
         self._end_overdue()
         return True
 
-    def abandon(self, error: BaseException) -> None:
+    def abandon(self, error):
         """Stop everything and queue the configurations again; the storage itself may be what is broken."""
         for run in self._running.values():
             with suppress(Exception):

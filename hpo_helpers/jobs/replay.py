@@ -116,7 +116,7 @@ class ReplayLauncher(Launcher):
 class ReplayJob(Job):
     """A configuration whose training is replayed; made by `ReplayLauncher.submit`."""
 
-    def __init__(self, launcher: ReplayLauncher, id: int, params: Mapping[str, Any], epochs: int) -> None:
+    def __init__(self, launcher: Any, id: int, params: Mapping[str, Any], epochs: int) -> None:
         super().__init__(launcher, id, params, epochs)
         self._coming: collections.deque[Report] = collections.deque()  # oldest first
         self._end = launcher.clock()

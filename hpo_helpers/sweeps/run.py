@@ -139,24 +139,24 @@ class _SweepLauncher:
     It draws while it waits, but not where ``TQDM_DISABLE`` hides progress.
     """
 
-    def __init__(self, launcher: Launcher, limits: dict, study: optuna.Study | None) -> None:
+    def __init__(self, launcher, limits, study):
         self._launcher = launcher
         self._limit = limits.get("max_concurrent_trials", math.inf)
         self._study, self._shown, self._due = study, None, 0.0
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name):
         return getattr(self._launcher, name)
 
     @property
-    def n_workers(self) -> int:
+    def n_workers(self):
         return min(self._launcher.n_workers, self._limit)
 
-    def wait(self, jobs: Sequence[Job], timeout: float | None = None) -> None:
+    def wait(self, jobs, timeout=None):
         if time.monotonic() >= self._due and not os.environ.get("TQDM_DISABLE"):
             self.draw()
             self._due = time.monotonic() + 0.5  # a drawing takes 0.1 s
         self._launcher.wait(jobs, timeout)
 
-    def draw(self) -> None:
+    def draw(self):
         if self._study:
             self._shown = show(self._study, self._shown)

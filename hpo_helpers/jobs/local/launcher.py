@@ -180,7 +180,7 @@ class LocalLauncher(Launcher):
 class LocalJob(Job):
     """A configuration in training; made by `LocalLauncher.submit`."""
 
-    def __init__(self, launcher: LocalLauncher, id: int, params: Mapping[str, Any], epochs: int) -> None:
+    def __init__(self, launcher: Any, id: int, params: Mapping[str, Any], epochs: int) -> None:
         super().__init__(launcher, id, params, epochs)
         self.pid: int | None = None  #: of its process, once that has started
         self._ending: tuple[JobStatus, Any] | None = None  # as it told itself

@@ -41,11 +41,11 @@ def serve(key: str, answer: Answer) -> Any:
 
 
 class _Front:
-    def __init__(self, key: str, answer: Answer, moto: Any) -> None:
+    def __init__(self, key, answer, moto):
         self._key, self._answer, self._moto = key, answer, moto
         self._lock = threading.Lock()  # moto reads dicts that another thread may change
 
-    def __call__(self, environ: Fields, start_response: Callable[..., Any]) -> Iterable[bytes]:
+    def __call__(self, environ, start_response):
         from werkzeug.wrappers import Response
 
         body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
