@@ -17,8 +17,7 @@ from numbers import Integral, Real
 from statistics import fmean, median
 
 from optuna.pruners import BasePruner
-from optuna.study import Study, StudyDirection
-from optuna.trial import FrozenTrial
+from optuna.study import StudyDirection
 
 
 class _Policy(BasePruner):

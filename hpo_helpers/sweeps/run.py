@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Sequence
-from typing import Any
 
 import optuna
 import pandas as pd
@@ -14,7 +12,7 @@ from optuna.samplers import GridSampler, RandomSampler, TPESampler
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
-from hpo_helpers.jobs import Job, Launcher
+from hpo_helpers.jobs import Launcher
 from hpo_helpers.sweeps.expressions import require, space_of
 from hpo_helpers.sweeps.picture import show
 from hpo_helpers.sweeps.settings import Sweep, check_sweep, direction_of, policy_of, sampling_of

@@ -6,7 +6,7 @@ import io
 import json
 import threading
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from hpo_helpers.jobs.rehearsal.requests import Fields, ServiceError
