@@ -70,9 +70,7 @@ def main() -> None:
     training_ratio = statistics.median(a / b for a, b in zip(training, bare, strict=True))
     epoch_ratio = statistics.median(a / b for a, b in zip(epoch, bare, strict=True))
     print(f"bare loop             {statistics.median(bare):.3f} s")
-    print(
-        f"training part         {statistics.median(training):.3f} s  {training_ratio:.2f} times the bare loop"
-    )
+    print(f"training part         {statistics.median(training):.3f} s  {training_ratio:.2f} times the bare loop")
     print(f"epoch with evaluation {statistics.median(epoch):.3f} s  {epoch_ratio:.2f} times the bare loop")
 
 

@@ -145,9 +145,7 @@ def seconds_of(trainings: float, setting: Setting = CNN) -> float:
     return trainings * training_seconds(setting.recording) / setting.n_workers
 
 
-def compare(
-    setting: Setting, seeds: Sequence[int], n_jobs: int, methods: dict[str, Method] = METHODS
-) -> pd.DataFrame:
+def compare(setting: Setting, seeds: Sequence[int], n_jobs: int, methods: dict[str, Method] = METHODS) -> pd.DataFrame:
     """Run methods under some seeds; `comparing.run_methods` says what is returned."""
     curves = setting.curves()
 
@@ -185,9 +183,7 @@ def with_regret(table: pd.DataFrame, setting: Setting = CNN) -> pd.DataFrame:
     return comparing.normalised_regret(table, best_error(setting.recording), typical_error(setting.recording))
 
 
-def at_trainings(
-    incumbents: pd.DataFrame, trainings: Sequence[float], setting: Setting = CNN
-) -> pd.DataFrame:
+def at_trainings(incumbents: pd.DataFrame, trainings: Sequence[float], setting: Setting = CNN) -> pd.DataFrame:
     """Return incumbents and their regret after so many ``trainings``' worth of time."""
     table = comparing.at_times(incumbents, [seconds_of(number, setting) for number in trainings])
     table["trainings"] = (table["time"] / seconds_of(1, setting)).round(6)

@@ -75,9 +75,7 @@ def seconds_of(trainings: float) -> float:
 
 def run(method: str, seed: int, trainings: float = TRAININGS) -> pd.DataFrame:
     """Return the incumbents of one run."""
-    study = optuna.create_study(
-        study_name=f"{method}-{seed}", sampler=RandomSampler(seed), pruner=NopPruner()
-    )
+    study = optuna.create_study(study_name=f"{method}-{seed}", sampler=RandomSampler(seed), pruner=NopPruner())
     with ReplayLauncher(N_WORKERS, curves=NoisyCurves(seed)) as launcher:
         SEARCHES[method](study, launcher, seed, seconds_of(trainings))
     table = anytime(study)[["trial", "epoch", "time", "value", "test_error"]]

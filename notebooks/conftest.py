@@ -29,7 +29,7 @@ RANGES: dict[str, dict[str, dict[str, tuple[float, float]]]] = {
         "live-result": {
             r"Learning rate 0\.1: ([\d.]+)% wrong": (1.5, 8),
             r"Learning rate 0\.001: ([\d.]+)% wrong": (30, 80),
-        },
+        }
     },
     "05_multi_fidelity": {
         "live-result": {
@@ -44,10 +44,7 @@ RANGES: dict[str, dict[str, dict[str, tuple[float, float]]]] = {
         },
     },
     "05_multi_fidelity_solutions": {
-        "linear-result": {
-            r"40 trials took (\d+) epochs": (60, 900),
-            r"Best validation error: ([\d.]+)%": (5, 15),
-        },
+        "linear-result": {r"40 trials took (\d+) epochs": (60, 900), r"Best validation error: ([\d.]+)%": (5, 15)}
     },
     "08_cross_validation": {"dashboard": {r"http://127\.0\.0\.1:(\d+)/dashboard": (1, 65535)}},
     "11_sagemaker_jobs": {
@@ -62,17 +59,14 @@ RANGES: dict[str, dict[str, dict[str, tuple[float, float]]]] = {
     },
     "11_sagemaker_jobs_solutions": {
         "grid-result": {r"validation error ([\d.]+)%": (2, 30)},
-        "linear-result": {
-            r"8 trials took (\d+) epochs": (8, 72),
-            r"Best validation error: ([\d.]+)%": (4, 20),
-        },
+        "linear-result": {r"8 trials took (\d+) epochs": (8, 72), r"Best validation error: ([\d.]+)%": (4, 20)},
     },
     "12_azure_sweeps": {
         "azure-live": {
             r"(\d+) child runs": (2, 8),
             r"(\d+) canceled": (0, 7),
             r"Best validation error: ([\d.]+)%": (1, 30),
-        },
+        }
     },
 }
 

@@ -50,9 +50,7 @@ def check_repository(name: str) -> str:
     """
     owner, word = r"[A-Za-z0-9](?:-?[A-Za-z0-9]){0,38}", r"(?!\.\.?$)(?!.*\.git$)[\w.-]{1,100}"
     if not re.fullmatch(f"{owner}/{word}", name, re.ASCII):
-        raise ValueError(
-            f"REPOSITORY must be the owner and the name on GitHub, as in jane/hpo-lessons; got {name!r}"
-        )
+        raise ValueError(f"REPOSITORY must be the owner and the name on GitHub, as in jane/hpo-lessons; got {name!r}")
     return name
 
 
@@ -64,9 +62,7 @@ def read_repository(root: Path = ROOT) -> str:
 
 def published(root: Path, repository: str) -> dict[Path, str]:
     """Return every file that names the repository, as it should read."""
-    files = {
-        path: publish_notebook(path, root, repository) for path in sorted(root.glob("notebooks/**/*.ipynb"))
-    }
+    files = {path: publish_notebook(path, root, repository) for path in sorted(root.glob("notebooks/**/*.ipynb"))}
     for name, publish in [
         ("README.md", publish_readme),
         ("pyproject.toml", publish_pyproject),
@@ -138,9 +134,7 @@ def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
     parser.add_argument("repository", nargs="?", help="owner/name; by default the one that is set")
     options = parser.parse_args(arguments)
     try:
-        repository = (
-            read_repository(root) if options.repository is None else check_repository(options.repository)
-        )
+        repository = read_repository(root) if options.repository is None else check_repository(options.repository)
         files = published(root, repository)
     except ValueError as error:
         parser.error(str(error))

@@ -21,9 +21,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Name the tests that should not have been skipped."""
     for test in find_forbidden_skips(terminalreporter.config):
-        terminalreporter.write_line(
-            f"SKIPPED, but not in ALLOWED_SKIPS of tests/conftest.py: {test}", red=True
-        )
+        terminalreporter.write_line(f"SKIPPED, but not in ALLOWED_SKIPS of tests/conftest.py: {test}", red=True)
 
 
 def find_forbidden_skips(config: pytest.Config) -> list[str]:

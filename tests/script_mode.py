@@ -86,9 +86,7 @@ CASES = {
     "awkward": (_hyperparameters("probe.py", AWKWARD), {}, {"MINE": "it's mine", "SM_MODEL_DIR": "/elsewhere"}),
     "settings": (
         {
-            **_hyperparameters(
-                "bin/probe.py", {"sagemaker_region": "eu-west-1", "sagemaker_job_name": "of-the-sdk"}
-            ),
+            **_hyperparameters("bin/probe.py", {"sagemaker_region": "eu-west-1", "sagemaker_job_name": "of-the-sdk"}),
             "sagemaker_container_log_level": "10",
             "sagemaker_parameter": "[1]",
             "_tuning_objective_metric": "valid_error",
@@ -98,12 +96,7 @@ CASES = {
         {"NUMBER": "1"},
     ),
 }
-PLATFORM = {
-    "AWS_DEFAULT_REGION": REGION,
-    "AWS_REGION": REGION,
-    "TRAINING_JOB_ARN": ARN,
-    "TRAINING_JOB_NAME": JOB_NAME,
-}
+PLATFORM = {"AWS_DEFAULT_REGION": REGION, "AWS_REGION": REGION, "TRAINING_JOB_ARN": ARN, "TRAINING_JOB_NAME": JOB_NAME}
 
 
 def read_probe(text, base):

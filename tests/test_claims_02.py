@@ -76,8 +76,7 @@ def test_the_valley_has_the_edges_that_the_lesson_names():
     ends = ends.assign(log_error=np.log(ends["valid_error"]))
     errors = np.exp(ends.pivot_table("log_error", "momentum", "learning_rate", aggfunc="mean"))
     low, *edges = claimed(
-        LESSON,
-        r"below (\d+) %: from ([\d.]+) to ([\d.]+) without momentum, from ([\d.]+) to ([\d.]+) with a mom",
+        LESSON, r"below (\d+) %: from ([\d.]+) to ([\d.]+) without momentum, from ([\d.]+) to ([\d.]+) with a mom"
     )
     for momentum, said in ((0, edges[:2]), (0.95, edges[2:])):
         good = errors.columns[errors.loc[momentum] < low / 100]

@@ -66,9 +66,7 @@ def better_than_random_search(setting, trainings):
     recording, n_workers = SETTINGS[setting]
     seconds = load_curves(recording).groupby("configuration")["seconds"].sum().mean()
     runs = load_table("method_comparison").query("setting == @setting")
-    pairs = comparing.paired_differences(
-        comparing.at_times(runs, [trainings * seconds / n_workers]), "random search"
-    )
+    pairs = comparing.paired_differences(comparing.at_times(runs, [trainings * seconds / n_workers]), "random search")
     return set(pairs.loc[pairs["verdict"] == "better", "method"])
 
 

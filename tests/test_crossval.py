@@ -221,7 +221,7 @@ class SlowCloud:
 
 def test_a_cloud_that_lowers_its_number_of_workers_gets_no_more_jobs_than_it_takes():
     cloud = SlowCloud(n_workers=3)
-    assert cross_validate(cloud, {}, 10)== [0.5] * 10
+    assert cross_validate(cloud, {}, 10) == [0.5] * 10
     assert cloud.n_workers == 2
 
 
@@ -231,7 +231,7 @@ def test_the_jobs_of_a_cloud_are_waited_for_until_they_have_stopped():
         cross_validate(cloud, {}, 4, fold_timeout=5)
     assert cloud.now == 65
     assert all(job.finished and job.status is JobStatus.STOPPED for job in cloud.jobs)
-    assert cross_validate(cloud, {}, 2)== [0.5, 0.5]
+    assert cross_validate(cloud, {}, 2) == [0.5, 0.5]
 
 
 def test_a_job_that_somebody_else_stopped_fails_its_fold():

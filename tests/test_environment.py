@@ -33,9 +33,7 @@ def read(name: str) -> str:
 
 project = tomllib.loads(read("pyproject.toml"))["project"]
 base = [Requirement(line) for line in project["dependencies"]]
-extras = {
-    name: [Requirement(line) for line in lines] for name, lines in project["optional-dependencies"].items()
-}
+extras = {name: [Requirement(line) for line in lines] for name, lines in project["optional-dependencies"].items()}
 declared = base + [requirement for requirements in extras.values() for requirement in requirements]
 pins = [Requirement(line) for line in read("constraints.txt").splitlines() if not line.startswith("#")]
 
@@ -77,9 +75,7 @@ def test_numpy_is_the_last_that_mxnet_asks_for_where_there_is_a_wheel_of_it() ->
 
 
 def test_all_that_is_installed_for_the_package_is_pinned() -> None:
-    unpinned = set(map(canonicalize_name, installed_closure())) - {
-        canonicalize_name(pin.name) for pin in pins
-    }
+    unpinned = set(map(canonicalize_name, installed_closure())) - {canonicalize_name(pin.name) for pin in pins}
     assert unpinned == set()
 
 
@@ -244,15 +240,11 @@ def checkout(tmp_path: Path) -> Path:
     return folder
 
 
-def make(
-    checkout: Path, *targets: str, version: str = "3.12", **variables: str
-) -> subprocess.CompletedProcess[str]:
+def make(checkout: Path, *targets: str, version: str = "3.12", **variables: str) -> subprocess.CompletedProcess[str]:
     """Run make in `checkout` with the fake Python."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}
     environment |= {"FAKE_VERSION": version, "PYTHON": "../a python"} | variables
-    return subprocess.run(
-        ["make", *targets], cwd=checkout, env=environment, capture_output=True, text=True, timeout=60
-    )
+    return subprocess.run(["make", *targets], cwd=checkout, env=environment, capture_output=True, text=True, timeout=60)
 
 
 def log(checkout: Path) -> list[str]:
@@ -325,26 +317,14 @@ def test_make_does_not_take_a_half_made_environment_for_a_whole_one(checkout: Pa
 @pytest.mark.parametrize(
     ("variables", "sentence"),
     [
-        (
-            {"version": "3.10"},
-            "make: '../a python' is Python 3.10; install Python 3.11, 3.12 or 3.13, and name it: ",
-        ),
-        (
-            {"version": "3.14"},
-            "make: '../a python' is Python 3.14; install Python 3.11, 3.12 or 3.13, and name it: ",
-        ),
-        (
-            {"PYTHON": "false"},
-            "make: 'false' does not start; install Python 3.11, 3.12 or 3.13, or name one ",
-        ),
+        ({"version": "3.10"}, "make: '../a python' is Python 3.10; install Python 3.11, 3.12 or 3.13, and name it: "),
+        ({"version": "3.14"}, "make: '../a python' is Python 3.14; install Python 3.11, 3.12 or 3.13, and name it: "),
+        ({"PYTHON": "false"}, "make: 'false' does not start; install Python 3.11, 3.12 or 3.13, or name one "),
         (
             {"PYTHON": "python3.99"},
             "make: 'python3.99' does not start; install Python 3.11, 3.12 or 3.13, or name one ",
         ),
-        (
-            {"FAKE_LACKS_VENV": "1"},
-            "lacks its venv module; install it (Debian, Ubuntu: apt install python3.12-venv)",
-        ),
+        ({"FAKE_LACKS_VENV": "1"}, "lacks its venv module; install it (Debian, Ubuntu: apt install python3.12-venv)"),
     ],
 )
 def test_make_refuses_a_python_that_will_not_do_in_one_sentence(

@@ -15,18 +15,14 @@ KNOWN = {"05_multi_fidelity.ipynb": LESSON, "06_comparing_methods.ipynb": minute
 
 
 def test_the_minutes_that_stand_there_are_the_ones_that_the_script_writes() -> None:
-    changed = [
-        path.name for path, text in minutes.timed().items() if path.read_text(encoding="utf-8") != text
-    ]
+    changed = [path.name for path, text in minutes.timed().items() if path.read_text(encoding="utf-8") != text]
     assert changed == [], "run: python notebooks/minutes.py"
 
 
 def test_a_lesson_has_three_exercises_from_quick_to_long() -> None:
     lessons = minutes.measure()
     assert {name: len(lesson.exercises) for name, lesson in lessons.items()} == dict.fromkeys(lessons, 3)
-    assert [
-        name for name, lesson in lessons.items() if list(lesson.exercises) != sorted(lesson.exercises)
-    ] == []
+    assert [name for name, lesson in lessons.items() if list(lesson.exercises) != sorted(lesson.exercises)] == []
 
 
 def test_every_lesson_runs_in_about_a_minute() -> None:
@@ -51,18 +47,13 @@ def notebook_of(n_words: int, n_lines: int = 0, n_figures: int = 0) -> nbformat.
         (notebook_of(750, n_lines=75, n_figures=1), 15),
     ],
 )
-def test_reading_takes_time_for_words_lines_of_code_and_figures(
-    notebook: nbformat.NotebookNode, expected: int
-) -> None:
+def test_reading_takes_time_for_words_lines_of_code_and_figures(notebook: nbformat.NotebookNode, expected: int) -> None:
     assert minutes.minutes_to_read(notebook) == expected
 
 
 def test_targets_of_links_and_code_in_text_are_not_words() -> None:
     assert minutes.count_words("see [the lesson](05_multi_fidelity.ipynb), <b>TPE</b>") == 4
-    assert minutes.prose(new_notebook(cells=[new_markdown_cell("a\n```python\nb = 1\n```\nc")])).split() == [
-        "a",
-        "c",
-    ]
+    assert minutes.prose(new_notebook(cells=[new_markdown_cell("a\n```python\nb = 1\n```\nc")])).split() == ["a", "c"]
 
 
 def test_a_table_is_filled_below_the_names_of_its_columns() -> None:
@@ -71,10 +62,7 @@ def test_a_table_is_filled_below_the_names_of_its_columns() -> None:
         "| [05](notebooks/05_multi_fidelity.ipynb) | 0 | 0 | 0 |\n| none | 7 | 7 | 7 |\n"
     )
     rows = "".join(minutes.fill_tables(table, KNOWN)).splitlines()
-    assert rows[2:] == [
-        "| [05](notebooks/05_multi_fidelity.ipynb) | 25 | 1 | 10 + 20 + 45 |",
-        "| none | 7 | 7 | 7 |",
-    ]
+    assert rows[2:] == ["| [05](notebooks/05_multi_fidelity.ipynb) | 25 | 1 | 10 + 20 + 45 |", "| none | 7 | 7 | 7 |"]
 
 
 def test_a_plan_adds_the_exercises_that_a_row_names_and_sums_each_table() -> None:
@@ -97,9 +85,7 @@ def test_a_table_that_links_to_no_lesson_is_an_error() -> None:
 def checkout(tmp_path: Path) -> Path:
     """A checkout with one lesson."""
     (tmp_path / "notebooks").mkdir()
-    lesson = new_notebook(
-        cells=[new_markdown_cell("# Tune\n\n**Minutes.** 0 to read, 0 to run.\n\nMore.", id="first")]
-    )
+    lesson = new_notebook(cells=[new_markdown_cell("# Tune\n\n**Minutes.** 0 to read, 0 to run.\n\nMore.", id="first")])
     nbformat.write(lesson, tmp_path / "notebooks" / "05_tiny.ipynb")
     for folder in (tmp_path, tmp_path / "notebooks"):
         (folder / "README.md").write_text("# Title\n")

@@ -107,9 +107,7 @@ def test_the_summary_is_the_mean_over_the_refitted_seeds(script, searches):
 
 
 def test_a_job_is_answered_by_the_nearest_learning_rate_under_one_of_its_seeds(script, curves):
-    recorded = {
-        tuple(run["valid_error"]) for _, run in curves[curves["learning_rate"] == 0.07].groupby("seed")
-    }
+    recorded = {tuple(run["valid_error"]) for _, run in curves[curves["learning_rate"] == 0.07].groupby("seed")}
     drawn = set()
     for seed in range(20):
         answer = script.NearestCurves(seed, curves)

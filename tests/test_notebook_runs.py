@@ -97,17 +97,14 @@ def test_an_edited_result_a_swapped_or_missing_figure_and_a_warning_fail_the_sui
     stripped.outputs = []
     live.outputs[0].text = "test error 0.5\n"
     notebook.cells.append(
-        new_code_cell(
-            "import warnings\nwarnings.warn('no')", id="warns", execution_count=6, metadata=live.metadata
-        )
+        new_code_cell("import warnings\nwarnings.warn('no')", id="warns", execution_count=6, metadata=live.metadata)
     )
     nbformat.write(notebook, path)
     assert validate(project) == ["Cell 0", "Cell 2", "Cell 3", "Cell 4", "Cell 5"]
 
 
 @pytest.mark.parametrize(
-    ("same_rounding", "failing"),
-    [(True, ["Cell 0", "Cell 1", "Cell 2", "Cell 3"]), (False, ["Cell 2", "Cell 3"])],
+    ("same_rounding", "failing"), [(True, ["Cell 0", "Cell 1", "Cell 2", "Cell 3"]), (False, ["Cell 2", "Cell 3"])]
 )
 def test_where_a_model_goes_another_way_a_lesson_may_print_other_numbers_but_not_fail(
     same_rounding: bool, failing: list[str], project: Path
@@ -185,27 +182,13 @@ def test_nobody_is_billed_for_running_the_lessons_or_the_tests(
 
 
 def test_a_failing_notebook_is_named_and_the_others_still_run(project: Path) -> None:
-    write(
-        project,
-        "01_fails",
-        new_code_cell("x = 1"),
-        new_code_cell("y = x / 0\nprint(y)"),
-        new_code_cell("print(2)"),
-    )
+    write(project, "01_fails", new_code_cell("x = 1"), new_code_cell("y = x / 0\nprint(y)"), new_code_cell("print(2)"))
     write(project, "02_dies", new_code_cell("import os\nos._exit(1)"))
-    write(
-        project,
-        "03_works",
-        new_markdown_cell("# Title"),
-        draw("plt.plot([1, 2])"),
-        new_markdown_cell("It *rises*."),
-    )
+    write(project, "03_works", new_markdown_cell("# Title"), draw("plt.plot([1, 2])"), new_markdown_cell("It *rises*."))
     result = execute(project)
     assert result.returncode == 1
     rows = result.stdout.split("result\n")[1].splitlines()
-    assert re.fullmatch(
-        r"01_fails +[\d.]+  cell 2: y = x / 0 -> ZeroDivisionError: division by zero", rows[0]
-    )
+    assert re.fullmatch(r"01_fails +[\d.]+  cell 2: y = x / 0 -> ZeroDivisionError: division by zero", rows[0])
     assert re.fullmatch(r"02_dies +[\d.]+  cell 1: import os -> the kernel died", rows[1])
     assert re.fullmatch(r"03_works +[\d.]+  ok", rows[2])
     assert "03_works: running 1 cells" in result.stdout
@@ -221,9 +204,7 @@ def test_a_failing_notebook_is_named_and_the_others_still_run(project: Path) -> 
 
 
 def test_written_notebooks_hold_nothing_that_changes_and_failing_ones_are_left_alone(project: Path) -> None:
-    timed = new_code_cell(
-        "import os, sys\nprint(os.path.basename(os.getcwd()))\nprint('no', file=sys.stderr)\n1 + 1"
-    )
+    timed = new_code_cell("import os, sys\nprint(os.path.basename(os.getcwd()))\nprint('no', file=sys.stderr)\n1 + 1")
     timed.metadata.update({"execution": {"iopub.execute_input": "now"}, "collapsed": True})
     good = write(project, "01_good", timed, draw("plt.plot([1, 2])"))
     bad = write(project, "02_bad", new_code_cell("print(1)"), new_code_cell("1 / 0"))
@@ -272,13 +253,9 @@ def test_html_in_text_keeps_what_it_holds() -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interruption_ends_the_kernel_too(project: Path, number: signal.Signals) -> None:
     write(
-        project,
-        "01_waits",
-        new_code_cell("import os, time\nopen('pid', 'w').write(str(os.getpid()))\ntime.sleep(600)"),
+        project, "01_waits", new_code_cell("import os, time\nopen('pid', 'w').write(str(os.getpid()))\ntime.sleep(600)")
     )
-    process = subprocess.Popen(
-        [sys.executable, "notebooks/run.py"], cwd=project, stderr=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen([sys.executable, "notebooks/run.py"], cwd=project, stderr=subprocess.PIPE, text=True)
     kernel = psutil.Process(int(wait_for(project / "notebooks" / "pid")))
     os.kill(process.pid, number)
     assert "interrupted" in process.communicate(timeout=60)[1]

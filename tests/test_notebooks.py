@@ -72,14 +72,8 @@ def test_cells_are_ignored_by_tag_alone_and_none_is_skipped(path: Path) -> None:
 @every_notebook
 def test_cells_that_draw_hold_a_picture_large_enough_to_read(path: Path) -> None:
     cells = runner.code_cells(nbformat.read(path, as_version=4))
-    assert [
-        cell.source for cell in cells if draws(cell.source) and not comparison.pictures(cell.outputs)
-    ] == []
-    widths = [
-        Image.open(io.BytesIO(picture)).width
-        for cell in cells
-        for picture in comparison.pictures(cell.outputs)
-    ]
+    assert [cell.source for cell in cells if draws(cell.source) and not comparison.pictures(cell.outputs)] == []
+    widths = [Image.open(io.BytesIO(picture)).width for cell in cells for picture in comparison.pictures(cell.outputs)]
     assert all(width >= 300 for width in widths)
 
 

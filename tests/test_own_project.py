@@ -32,9 +32,7 @@ def test_every_cell_below_in_your_own_project_is_known_by_its_id(path: Path) -> 
     cells = nbformat.read(path, as_version=4).cells
     texts = {"In your own project": 0, "Check yourself": 0}
     for number, cell in enumerate(cells):
-        texts |= {
-            text: number for text in texts if cell.cell_type == "markdown" and f"## {text}" in cell.source
-        }
+        texts |= {text: number for text in texts if cell.cell_type == "markdown" and f"## {text}" in cell.source}
     between = cells[slice(*texts.values())]
     assert [cell.source for cell in between if cell.cell_type == "code"] == to_copy(path) != []
 
@@ -44,12 +42,7 @@ def test_the_cells_run_as_a_script_in_an_empty_folder(path: Path, tmp_path: Path
     (tmp_path / "own_project.py").write_text("\n\n".join(to_copy(path)) + "\n", encoding="utf-8")
     environment = os.environ | {"MPLBACKEND": "Agg", "PYTHONPATH": ""}
     result = subprocess.run(
-        [sys.executable, "-c", RUN],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
+        [sys.executable, "-c", RUN], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout or (set(tmp_path.iterdir()) - {tmp_path / "own_project.py"}), "it shows nothing"

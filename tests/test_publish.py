@@ -51,9 +51,7 @@ def test_the_name_is_written_into_badges_setup_cells_and_metadata(checkout: Path
     address = "https://github.com/ann/tuning"
     project = tomllib.loads((checkout / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert project["urls"] == {"Repository": address}
-    assert (
-        yaml.safe_load((checkout / "CITATION.cff").read_text(encoding="utf-8"))["repository-code"] == address
-    )
+    assert yaml.safe_load((checkout / "CITATION.cff").read_text(encoding="utf-8"))["repository-code"] == address
     assert f"[![tests]({address}/actions/" in (checkout / "README.md").read_text(encoding="utf-8")
     assert publisher.read_repository(checkout) == "ann/tuning"
 
@@ -72,9 +70,7 @@ def test_another_name_takes_the_place_of_the_first_everywhere(checkout: Path) ->
 
 def test_unset_the_badges_lead_to_the_chooser_of_colab(checkout: Path) -> None:
     texts = read_all(checkout)
-    addresses = {
-        address for text in texts.values() for address in re.findall(r"\((https://colab[^)]*)\)", text)
-    }
+    addresses = {address for text in texts.values() for address in re.findall(r"\((https://colab[^)]*)\)", text)}
     assert addresses == {
         "https://colab.research.google.com/assets/colab-badge.svg",
         "https://colab.research.google.com/github/",
@@ -133,9 +129,7 @@ def test_elsewhere_the_setup_cell_does_nothing(capsys: pytest.CaptureFixture[str
     assert capsys.readouterr() == ("", "")
 
 
-def test_on_colab_with_no_name_the_setup_cell_says_in_a_sentence_what_to_do(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_on_colab_with_no_name_the_setup_cell_says_in_a_sentence_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "google.colab", type(sys)("google.colab"))
     monkeypatch.setitem(sys.modules, "hpo_helpers", None)
     with pytest.raises(AssertionError, match='Fill in REPOSITORY above, as in "jane/hpo-lessons", and run'):

@@ -33,9 +33,7 @@ def test_the_map_says_which_lessons_train() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=["README.md", "notebooks/README.md"])
 def test_links_to_files_and_to_headings_lead_somewhere(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    headings = {
-        f"#{heading.lower().replace(' ', '-')}" for heading in re.findall(r"^#+ (.+)", text, re.MULTILINE)
-    }
+    headings = {f"#{heading.lower().replace(' ', '-')}" for heading in re.findall(r"^#+ (.+)", text, re.MULTILINE)}
     targets = re.findall(r"\]\((?!\w+:)([^)\s]+)\)", text)
     lost = [target for target in targets if target not in headings and not (page.parent / target).exists()]
     assert targets and lost == []

@@ -147,9 +147,7 @@ def test_a_second_interrupt_leaves_no_job_behind():
             raise interrupt
         stopped.append(TrainingJobName)
 
-    fake = SimpleNamespace(
-        stop_training_job=stop, exceptions=SimpleNamespace(ClientError=boto3.exceptions.Boto3Error)
-    )
+    fake = SimpleNamespace(stop_training_job=stop, exceptions=SimpleNamespace(ClientError=boto3.exceptions.Boto3Error))
     with pytest.raises(KeyboardInterrupt):
         orphans.stop_all(fake, {"a", "b"})
     assert stopped == ["a", "b"]

@@ -48,9 +48,7 @@ def tables(runs: pd.DataFrame, rows: list[Row], left_out: Mapping[str, str]) -> 
         f"**Difference in test error to “{RECOMMENDED}”**, in percentage points, time charged: mean over the "
         "seeds in common, and its 95 % bootstrap interval. Above 0, the method is worse. Bold is what holds at "
         "the 5 % level although so many methods are compared.",
-        markdown(
-            ["method", "seeds", *BUDGETS], each(rows, lambda row: differences(row, charged, len(rows) - 1))
-        ),
+        markdown(["method", "seeds", *BUDGETS], each(rows, lambda row: differences(row, charged, len(rows) - 1))),
         "**What a run came to**, medians:",
         markdown(
             ["method", "version", "seconds of the optimizer", "epochs trained", "the same, time charged"],
