@@ -1,7 +1,7 @@
 """Print a recorded learning curve as `train_mnist` prints a real one, and take as long: where MXNet is missing.
 
-It is the script of a SageMaker job in a rehearsal. The job's hyperparameters come as JSON in ``SM_HPS``, as script
-mode gives them; ``epochs`` says where to stop, and what the CNN's recording does not vary is left aside.
+It is the script of a SageMaker job in a rehearsal, whose hyperparameters come as JSON in ``SM_HPS``; ``epochs`` says
+where to stop, and what the CNN's recording does not vary is left aside.
 """
 
 from __future__ import annotations

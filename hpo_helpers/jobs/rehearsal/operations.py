@@ -46,7 +46,8 @@ class Operations:
             return {f"{name}Arn": self.create(KINDS[name], request).arn}
         if verb == "List":
             return self._listed(name, self._records(KINDS[name]), request, f"{name}Summaries")
-        return getattr(self, f"_{verb.lower()}")(self._find(_arn(KINDS[name], request)))
+        job = self._find(_arn(KINDS[name], request))
+        return job.record() if verb == "Describe" else getattr(self, f"_{verb.lower()}")(job)
 
     def create(self, kind: type[Job], request: Fields) -> Any:
         """Start a job, or raise ServiceError."""
@@ -70,9 +71,6 @@ class Operations:
             job.kill()
         for job in jobs:
             job.thread.join()
-
-    def _describe(self, job: Job) -> Fields:
-        return job.record()
 
     def _stop(self, job: Job) -> Fields:
         if job.ended:
