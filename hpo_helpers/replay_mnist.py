@@ -4,8 +4,6 @@ It is the script of a SageMaker job in a rehearsal, whose hyperparameters come a
 where to stop, and what the CNN's recording does not vary is left aside.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import sys

@@ -1,7 +1,5 @@
 """The operations of SageMaker's API that a rehearsal carries out."""
 
-from __future__ import annotations
-
 import re
 import threading
 from typing import Any

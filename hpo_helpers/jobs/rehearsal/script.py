@@ -4,8 +4,6 @@ Both are what ``sagemaker-training`` 5.1.4, the toolkit inside Amazon's images, 
 for what describes a cluster of machines. The folder ``/opt/ml`` is another one here.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -1,7 +1,5 @@
 """The life of one training job: it fetches its data, runs its script and stores what that leaves."""
 
-from __future__ import annotations
-
 import contextlib
 import math
 import os

@@ -1,7 +1,5 @@
 """The life of one tuning job, a random or grid search: it starts training jobs and waits for them."""
 
-from __future__ import annotations
-
 import itertools
 import math
 import random
