@@ -1,7 +1,5 @@
 """Training jobs in the rehearsal, asked for by real boto3 over real HTTP. Every script really runs."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -1,7 +1,5 @@
 """Tuning jobs in the rehearsal: random and grid search, really run, and what is refused."""
 
-from __future__ import annotations
-
 import itertools
 import math
 import statistics
