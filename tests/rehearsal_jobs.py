@@ -1,7 +1,5 @@
 """What the tests of the rehearsal have in common: clients, archives of code, and jobs to ask for."""
 
-from __future__ import annotations
-
 import io
 import json
 import tarfile
@@ -122,18 +120,9 @@ def until(find, timeout=30):
 
 def log_lines(clients, name):
     """Return every line that a job has printed so far."""
-    streams = clients.logs.describe_log_streams(logGroupName=LOG_GROUP, logStreamNamePrefix=f"{name}/algo-1-")
-    lines, token = [], {}
-    for stream in streams["logStreams"]:
-        while True:
-            page = clients.logs.get_log_events(
-                logGroupName=LOG_GROUP, logStreamName=stream["logStreamName"], startFromHead=True, **token
-            )
-            lines += [event["message"] for event in page["events"]]
-            if token == {"nextToken": page["nextForwardToken"]}:
-                break
-            token = {"nextToken": page["nextForwardToken"]}
-    return lines
+    place = {"logGroupName": LOG_GROUP, "logStreamNamePrefix": f"{name}/"}
+    pages = clients.logs.get_paginator("filter_log_events").paginate(**place)
+    return [event["message"] for page in pages for event in page["events"]]
 
 
 def unpacked(clients, uri):

@@ -9,8 +9,6 @@ below. To record it anew, with no Docker and no account::
 The configuration files and the variables that the platform sets are written here as AWS documents them.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

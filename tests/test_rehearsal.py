@@ -1,7 +1,5 @@
 """Training jobs in the rehearsal, asked for by real boto3 over real HTTP. Every script really runs."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal
@@ -184,8 +182,8 @@ FAILURES = {
     "status": ("import sys; sys.exit(4)", "ExitCode 4"),
     "killed": ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "ExitCode -9"),
     "no-script": ({"other.py": ""}, "has ['other.py'], but no 'train.py'"),
-    "requires": ({"train.py": "", "requirements.txt": "x"}, "installs nothing, and there is requirements.txt"),
-    "package": ({"train.py": "", "setup.py": "x"}, "installs nothing, and there is setup.py"),
+    "requires": ({"train.py": "", "requirements.txt": "x"}, "installs nothing, and there is {'requirements.txt'}"),
+    "package": ({"train.py": "", "setup.py": "x"}, "installs nothing, and there is {'setup.py'}"),
 }
 
 
@@ -280,7 +278,6 @@ def test_the_next_job_can_be_made_to_fail(clients):
     clients.rehearsal.fail_next("CapacityError: Unable to provision requested ML compute capacity.")
     record = run_job(clients, "no-capacity")
     assert record["FailureReason"].startswith("CapacityError: ") and "TrainingStartTime" not in record
-    assert run_job(clients, "capacity-again")["TrainingJobStatus"] == "Completed"
 
 
 # Lists, tags, search
@@ -352,6 +349,7 @@ def test_search_filters(clients, listed, condition, numbers):
 def test_search_refuses_what_it_cannot_answer(clients):
     words = "does not support Search.SearchExpression.Filters.Operator='GreaterThan'"
     assert words in error_of(search, clients, ("CreationTime", "GreaterThan", "2020-01-01"))[1]
+    assert "does not support the operation ListModels" in error_of(clients.sagemaker.list_models)[1]
     assert "'Endpoint'" in error_of(clients.sagemaker.search, Resource="Endpoint")[1]
 
 
@@ -409,10 +407,6 @@ def test_a_request_that_is_invalid_or_not_carried_out_is_refused(clients, path, 
     assert code == "ValidationException" and words in message
     is_unsupported = (path, value, words) in UNSUPPORTED
     assert message.startswith("the rehearsal on this machine does not support") == is_unsupported
-
-
-def test_an_operation_that_the_rehearsal_does_not_know_is_refused_by_name(clients):
-    assert "does not support the operation ListModels" in error_of(clients.sagemaker.list_models)[1]
 
 
 # What could do harm

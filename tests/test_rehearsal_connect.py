@@ -1,7 +1,5 @@
 """Which of the two a notebook is on, AWS or a rehearsal, and what `connect` leaves behind."""
 
-from __future__ import annotations
-
 import os
 import socket
 import sys

@@ -1,7 +1,5 @@
 """Script mode: what a script finds in the rehearsal is what Amazon's own toolkit gave it, to the letter."""
 
-from __future__ import annotations
-
 import json
 import sys
 

@@ -1,7 +1,5 @@
 """Tuning jobs in the rehearsal: random and grid search, really run, and what is refused."""
 
-from __future__ import annotations
-
 import itertools
 import math
 import statistics
@@ -12,7 +10,7 @@ import pytest
 from rehearsal_jobs import BUCKET, archive_of, clients_of, error_of, until
 
 from hpo_helpers.jobs.rehearsal import Rehearsal
-from hpo_helpers.jobs.rehearsal.ranges import grid, random_draws
+from hpo_helpers.jobs.rehearsal.tuning_job import grid, random_draws
 
 #: Its error falls from `width` + 1 by half an epoch; a width of 9 fails, and one of 8 tells nothing.
 SCRIPT = """

@@ -1,7 +1,5 @@
 """A job's files between S3 and its folder: code, channels, checkpoints, results."""
 
-from __future__ import annotations
-
 import io
 import tarfile
 from pathlib import Path

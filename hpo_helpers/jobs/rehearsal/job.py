@@ -1,7 +1,5 @@
 """What training jobs and tuning jobs have in common: fields that are shown, a thread, an end."""
 
-from __future__ import annotations
-
 import datetime
 import threading
 from typing import Any

@@ -1,7 +1,5 @@
 """A job's output: line by line into CloudWatch Logs, and its metrics by regular expressions."""
 
-from __future__ import annotations
-
 import contextlib
 import math
 import re

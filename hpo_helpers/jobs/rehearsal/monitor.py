@@ -5,8 +5,6 @@ asks it to end the script gently (SIGTERM); the end of the input, which comes wi
 rehearsal too, to kill it. It ends as the script ended.
 """
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import os

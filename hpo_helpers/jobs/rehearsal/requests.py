@@ -1,7 +1,5 @@
 """Which requests are refused: what botocore's model rules out, and what is not carried out here."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import re

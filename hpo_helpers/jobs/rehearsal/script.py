@@ -4,8 +4,6 @@ Both are what ``sagemaker-training`` 5.1.4, the toolkit inside Amazon's images, 
 for what describes a cluster of machines. The folder ``/opt/ml`` is another one here.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os
@@ -63,8 +61,8 @@ class Script:
         found = sorted(os.listdir(self.code))
         if not (self.code / self._program).is_file():
             raise algorithm_error(f"The source directory has {found}, but no {self._program!r}.")
-        for file in {"requirements.txt", "setup.py"} & set(found):
-            raise algorithm_error(f"the rehearsal installs nothing, and there is {file}.")
+        if unwanted := {"requirements.txt", "setup.py"} & set(found):
+            raise algorithm_error(f"the rehearsal installs nothing, and there is {unwanted}.")
 
     def failure(self, exit_code: int, quoted: str) -> JobFailed:
         """Return what the script wrote about its failure, else what the toolkit writes."""

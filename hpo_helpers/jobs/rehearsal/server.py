@@ -1,7 +1,5 @@
 """The HTTP server of a rehearsal: ``SageMaker.*`` is answered here, all else by moto."""
 
-from __future__ import annotations
-
 import io
 import json
 import threading

@@ -1,7 +1,5 @@
 """The life of a training job: it fetches data, runs its script and stores what that leaves."""
 
-from __future__ import annotations
-
 import contextlib
 import math
 import os

@@ -1,13 +1,14 @@
-"""The life of one tuning job: it starts training jobs and waits for them."""
+"""The life of one tuning job, a random or grid search: it starts training jobs and waits for them."""
 
-from __future__ import annotations
-
+import itertools
+import math
+import random
 import threading
 import uuid
+from collections.abc import Iterator
 from typing import Any
 
 from hpo_helpers.jobs.rehearsal.job import Job, now
-from hpo_helpers.jobs.rehearsal.ranges import check_ranges, grid, random_draws
 from hpo_helpers.jobs.rehearsal.requests import Fields, ServiceError, check_request
 from hpo_helpers.jobs.rehearsal.training_job import TrainingJob
 
@@ -16,6 +17,7 @@ OBJECTIVE = "FinalHyperParameterTuningJobObjectiveMetric"
 #: How the counters name what training jobs end as.
 ENDINGS = {"Completed": "Completed", "Stopped": "Stopped", "Failed": "NonRetryableError"}
 COUNTED = ("Completed", "InProgress", "RetryableError", "NonRetryableError", "Stopped")
+NUMERICAL = {"IntegerParameterRanges": int, "ContinuousParameterRanges": float}
 NO_OBJECTIVE = "No objective metrics found. Please look at the logs of the training jobs."
 
 
@@ -42,7 +44,7 @@ class TuningJob(Job):
         given = request | request["HyperParameterTuningJobConfig"]
         if missing := [name for name in NEEDED if not given.get(name)]:
             raise ServiceError(f"A tuning job needs {missing}")
-        check_ranges(given["ParameterRanges"], given["ResourceLimits"], given["Strategy"])
+        _check_ranges(given["ParameterRanges"], given["ResourceLimits"], given["Strategy"])
         example = _child_request(request, "example", {})
         check_request("CreateTrainingJob", example)
         TrainingJob.check(example)
@@ -75,11 +77,11 @@ class TuningJob(Job):
         """Return what is shown of its training jobs, oldest first."""
         return [self._summary(job, tuned) for job, tuned in list(self._children)]
 
-    def _work(self):
+    def _work(self) -> None:
         while job := self._start_child():
             job.thread.join()
 
-    def _start_child(self):
+    def _start_child(self) -> TrainingJob | None:
         with self.lock:
             n_jobs = len(self._children)
             is_over = self.stopping.is_set() or n_jobs == self._limits.get("MaxNumberOfTrainingJobs")
@@ -95,7 +97,7 @@ class TuningJob(Job):
             self._children.append((job, tuned))
             return job
 
-    def _summary(self, job, tuned):
+    def _summary(self, job: TrainingJob, tuned: dict[str, str]) -> Fields:
         summary = job.record() | {"TunedHyperParameters": tuned}
         printed = job.log.values.get(self._objective["MetricName"])
         if not job.ended or not printed or job.status == "Failed":
@@ -103,13 +105,66 @@ class TuningJob(Job):
         final = {**self._objective, "Value": printed[-1]}
         return summary | {"ObjectiveStatus": "Succeeded", OBJECTIVE: final}
 
-    def _best(self, summaries):
+    def _best(self, summaries: list[Fields]) -> Fields | None:
         sign = 1 if self._objective["Type"] == "Minimize" else -1
         told = [each for each in summaries if OBJECTIVE in each]
         return min(told, key=lambda each: sign * each[OBJECTIVE]["Value"], default=None)
 
 
-def _child_request(request, name, tuned):
+def _check_ranges(ranges: Fields, limits: Fields, strategy: str) -> None:
+    """Raise ServiceError unless the ranges can be searched by the strategy."""
+    if strategy == "Random" and "MaxNumberOfTrainingJobs" not in limits:
+        raise ServiceError("Random search needs ResourceLimits.MaxNumberOfTrainingJobs")
+    for kind, number in NUMERICAL.items():
+        for entry in ranges.get(kind, []):
+            if strategy == "Grid":
+                raise ServiceError(f"Grid search takes categorical ranges only, got {entry}")
+            _check_range(entry, number)
+
+
+def random_draws(ranges: Fields, seed: int | None) -> Iterator[dict[str, str]]:
+    """Yield independent draws without end, each value as the text that a job gets."""
+    generator = random.Random(seed)
+    while True:
+        drawn = {}
+        for kind, number in NUMERICAL.items():
+            for entry in ranges.get(kind, []):
+                drawn[entry["Name"]] = repr(_draw(entry, number, generator))
+        for entry in ranges.get("CategoricalParameterRanges", []):
+            drawn[entry["Name"]] = generator.choice(entry["Values"])
+        yield drawn
+
+
+def grid(ranges: Fields) -> Iterator[dict[str, str]]:
+    """Yield every combination of categories, the last range varying fastest."""
+    entries = ranges["CategoricalParameterRanges"]
+    for values in itertools.product(*(entry["Values"] for entry in entries)):
+        yield dict(zip([entry["Name"] for entry in entries], values))
+
+
+def _check_range(entry: dict[str, str], number: type) -> None:
+    lowest = {"Linear": -math.inf, "Logarithmic": 0}.get(entry.get("ScalingType"), math.nan)
+    try:
+        is_range = lowest < number(entry["MinValue"]) <= number(entry["MaxValue"]) < math.inf
+    except ValueError:
+        is_range = False
+    if not is_range:
+        wanted = "ScalingType Linear or Logarithmic (and then 0 <) MinValue <= MaxValue"
+        raise ServiceError(f"a range must have {wanted}, got {entry}")
+
+
+def _draw(entry: dict[str, str], number: type, generator: random.Random) -> float:
+    low, high = number(entry["MinValue"]), number(entry["MaxValue"])
+    if entry["ScalingType"] == "Linear":
+        draw = generator.randint if number is int else generator.uniform
+        return draw(low, high)
+    # Each whole number stands for the interval up to the next one.
+    end = high + 1 if number is int else high
+    value = math.exp(generator.uniform(math.log(low), math.log(end)))
+    return number(min(max(value, low), high))  # exp(log(x)) need not be x
+
+
+def _child_request(request: Fields, name: str, tuned: dict[str, str]) -> Fields:
     """Return the request for a training job of a tuning job, which passes its tags on."""
     child = {**request["TrainingJobDefinition"], "TrainingJobName": name}
     child.pop("DefinitionName", None)
