@@ -70,35 +70,35 @@ class Operations:
         for job in jobs:
             job.thread.join()
 
-    def _stop(self, job: Job) -> Fields:
+    def _stop(self, job):
         if job.ended:
             raise ServiceError(f"{job.arn} cannot be stopped, it is in status {job.status}")
         job.stop()
         return {}
 
-    def _delete(self, job: Job) -> Fields:
+    def _delete(self, job):
         if not job.ended:
             raise ServiceError(f"{job.arn} runs: stop it before it is deleted", "ResourceInUse")
         self._jobs.pop(job.arn, None)
         return {}
 
-    def _list_children(self, request: Fields) -> Fields:
+    def _list_children(self, request):
         records = self._find(_arn(TuningJob, request)).summaries()
         return self._listed("TrainingJob", records, request, "TrainingJobSummaries")
 
-    def _listed(self, kind: str, records: list[Fields], request: Fields, key: str) -> Fields:
+    def _listed(self, kind, records, request, key):
         found = [each for each in records if request.get("NameContains", "") in each[f"{kind}Name"]]
         if status := request.get("StatusEquals"):
             found = [each for each in found if each[f"{kind}Status"] == status]
         return self._page(key, found, {"SortOrder": "Ascending", **request})
 
-    def _search(self, request: Fields) -> Fields:
+    def _search(self, request):
         filters = request.get("SearchExpression", {}).get("Filters", [])
         records = self._records(TrainingJob)
         found = [record for record in records if all(_passes(record, **each) for each in filters)]
         return self._page("Results", [{"TrainingJob": record} for record in found], request)
 
-    def _page(self, key: str, found: list[Fields], request: Fields) -> Fields:
+    def _page(self, key, found, request):
         """Return the page that a request asks for, and the token of the next one."""
         entries = found if request.get("SortOrder") == "Ascending" else found[::-1]
         entries = self._pages.get(request.get("NextToken"), entries)
@@ -108,20 +108,20 @@ class Operations:
         self._pages[token] = entries[size:]
         return {key: entries[:size], "NextToken": token}
 
-    def _tag(self, request: Fields) -> Fields:
+    def _tag(self, request):
         job = self._find(request["ResourceArn"])
         job.tags = job.tags | {tag["Key"]: tag["Value"] for tag in request.get("Tags", [])}
         return {"Tags": job.record()["Tags"]}
 
-    def _find(self, arn: str) -> Any:
+    def _find(self, arn):
         if arn not in self._jobs:
             raise ServiceError("Requested resource not found.")
         return self._jobs[arn]
 
-    def _records(self, kind: type[Job]) -> list[Fields]:
+    def _records(self, kind):
         return [job.record() for job in list(self._jobs.values()) if isinstance(job, kind)]
 
-    def _check_room(self, instance: str) -> None:
+    def _check_room(self, instance):
         jobs, limit = self._jobs.values(), self.rehearsal.max_running_jobs
         n_running = sum(not job.ended for job in jobs if isinstance(job, TrainingJob))
         if limit is not None and n_running >= limit:
@@ -129,7 +129,7 @@ class Operations:
             raise ServiceError(f"The account-level limit {quota}", "ResourceLimitExceeded")
 
 
-def _passes(record: Fields, Name: str, Operator: str = "Equals", Value: str = "") -> bool:
+def _passes(record, Name, Operator="Equals", Value=""):
     """Return whether a job meets a filter of Search."""
     if Operator.startswith("Not"):
         return not _passes(record, Name, Operator.removeprefix("Not"), Value)
@@ -146,6 +146,6 @@ def _passes(record: Fields, Name: str, Operator: str = "Equals", Value: str = ""
     return str(found) in (Value.split(",") if Operator == "In" else [Value])
 
 
-def _arn(kind: type[Job], request: Fields) -> str:
+def _arn(kind, request):
     word = {TrainingJob: "training-job", TuningJob: "hyper-parameter-tuning-job"}[kind]
     return f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:{word}/{request[f'{kind.kind}Name']}"

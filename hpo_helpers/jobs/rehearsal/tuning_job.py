@@ -77,11 +77,11 @@ class TuningJob(Job):
         """Return what is shown of its training jobs, oldest first."""
         return [self._summary(job, tuned) for job, tuned in list(self._children)]
 
-    def _work(self) -> None:
+    def _work(self):
         while job := self._start_child():
             job.thread.join()
 
-    def _start_child(self) -> TrainingJob | None:
+    def _start_child(self):
         with self.lock:
             n_jobs = len(self._children)
             is_over = self.stopping.is_set() or n_jobs == self._limits.get("MaxNumberOfTrainingJobs")
@@ -97,7 +97,7 @@ class TuningJob(Job):
             self._children.append((job, tuned))
             return job
 
-    def _summary(self, job: TrainingJob, tuned: dict[str, str]) -> Fields:
+    def _summary(self, job, tuned):
         summary = job.record() | {"TunedHyperParameters": tuned}
         printed = job.log.values.get(self._objective["MetricName"])
         if not job.ended or not printed or job.status == "Failed":
@@ -105,13 +105,13 @@ class TuningJob(Job):
         final = {**self._objective, "Value": printed[-1]}
         return summary | {"ObjectiveStatus": "Succeeded", OBJECTIVE: final}
 
-    def _best(self, summaries: list[Fields]) -> Fields | None:
+    def _best(self, summaries):
         sign = 1 if self._objective["Type"] == "Minimize" else -1
         told = [each for each in summaries if OBJECTIVE in each]
         return min(told, key=lambda each: sign * each[OBJECTIVE]["Value"], default=None)
 
 
-def _check_ranges(ranges: Fields, limits: Fields, strategy: str) -> None:
+def _check_ranges(ranges, limits, strategy):
     """Raise ServiceError unless the ranges can be searched by the strategy."""
     if strategy == "Random" and "MaxNumberOfTrainingJobs" not in limits:
         raise ServiceError("Random search needs ResourceLimits.MaxNumberOfTrainingJobs")
@@ -142,7 +142,7 @@ def grid(ranges: Fields) -> Iterator[dict[str, str]]:
         yield dict(zip([entry["Name"] for entry in entries], values))
 
 
-def _check_range(entry: dict[str, str], number: type) -> None:
+def _check_range(entry, number):
     lowest = {"Linear": -math.inf, "Logarithmic": 0}.get(entry.get("ScalingType"), math.nan)
     try:
         is_range = lowest < number(entry["MinValue"]) <= number(entry["MaxValue"]) < math.inf
@@ -153,7 +153,7 @@ def _check_range(entry: dict[str, str], number: type) -> None:
         raise ServiceError(f"a range must have {wanted}, got {entry}")
 
 
-def _draw(entry: dict[str, str], number: type, generator: random.Random) -> float:
+def _draw(entry, number, generator):
     low, high = number(entry["MinValue"]), number(entry["MaxValue"])
     if entry["ScalingType"] == "Linear":
         draw = generator.randint if number is int else generator.uniform
@@ -164,7 +164,7 @@ def _draw(entry: dict[str, str], number: type, generator: random.Random) -> floa
     return number(min(max(value, low), high))  # exp(log(x)) need not be x
 
 
-def _child_request(request: Fields, name: str, tuned: dict[str, str]) -> Fields:
+def _child_request(request, name, tuned):
     """Return the request for a training job of a tuning job, which passes its tags on."""
     child = {**request["TrainingJobDefinition"], "TrainingJobName": name}
     child.pop("DefinitionName", None)
