@@ -8,7 +8,7 @@ import numpy as np
 import optuna
 import pandas as pd
 import pytest
-from claims import claimed, drawn, lesson_text, noisy_ends
+from claims import claimed, drawn, follows_a_model, lesson_text, noisy_ends
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import RandomSampler, TPESampler
 
@@ -126,6 +126,7 @@ def places(rate):
     return np.array([to_unit_cube(space, {"learning_rate": winner})["learning_rate"] for winner in winners])
 
 
+@follows_a_model
 def test_tpe_may_drop_a_category_after_a_bad_start():
     """Under the seeds of which it is said, nearly all trials go to the network that is not the better one."""
     n_seeds, dropped = claimed(LESSON, r"Of (\d+) seeds, (\d+) end so")

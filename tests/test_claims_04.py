@@ -151,6 +151,7 @@ def leads(runs):
     return np.array([random - tpe for random, tpe, _ in runs])
 
 
+@follows_a_model
 def test_without_noise_tpe_is_ahead_of_random_search(found):
     lead, seeds = claimed(LESSON, r"TPE leads by ([\d.]+) points, in (\d+) of 20 seeds")
     plain = leads(found["plain"])
@@ -158,6 +159,7 @@ def test_without_noise_tpe_is_ahead_of_random_search(found):
     assert wilcoxon(plain).pvalue < 0.01  # the margin
 
 
+@follows_a_model
 @pytest.mark.parametrize("case", ["idle", "names", "noise"])
 def test_dimensions_names_and_noise_each_take_the_lead_away(found, case):
     assert "In none of the other three cases does a lead remain that 20 seeds can show" in lesson_text(LESSON)
@@ -166,6 +168,7 @@ def test_dimensions_names_and_noise_each_take_the_lead_away(found, case):
     assert lead.mean() < leads(found["plain"]).mean() / 2  # the margin
 
 
+@follows_a_model
 def test_what_is_left_of_the_lead_is_what_the_lesson_says(found):
     (idle,) = claimed(LESSON, r"A lead of ([\d.]+) points is left")
     (seeds,) = claimed(LESSON, r"TPE is better in (\d+) of 20")

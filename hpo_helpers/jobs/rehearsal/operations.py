@@ -125,8 +125,11 @@ class Operations:
         jobs, limit = self._jobs.values(), self.rehearsal.max_running_jobs
         n_running = sum(not job.ended for job in jobs if isinstance(job, TrainingJob))
         if limit is not None and n_running >= limit:
-            quota = f"'{instance} for training job usage' is {limit} Instances"
-            raise ServiceError(f"The account-level limit {quota}", "ResourceLimitExceeded")
+            raise ServiceError(
+                f"The account-level service limit '{instance} for training job usage' is {limit} "
+                "Instances. Please use AWS Service Quotas to request an increase for this quota.",
+                "ResourceLimitExceeded",
+            )
 
 
 def _passes(record, Name, Operator="Equals", Value=""):
