@@ -107,7 +107,8 @@ def real_coded(optimiser: EvolutionaryComputation) -> EvolutionaryComputation:
         variators.gaussian_mutation: [_mutate],
         variators.default_variation: [_cross, _mutate],  # it varies nothing
     }
-    operators = optimiser.variator if isinstance(optimiser.variator, Sequence) else [optimiser.variator]
+    operators = optimiser.variator
+    operators = operators if isinstance(operators, Sequence) else [operators]
     optimiser.variator = [new for old in operators for new in better.get(old, [old])]
     if hasattr(optimiser, "topology"):
         optimiser.topology = topologies.ring_topology

@@ -265,7 +265,8 @@ def _plain_ticks(ax):
 def _joined(ranks, critical_difference):
     """Return first and last of each largest group of sorted ranks within the critical difference."""
     lasts = [int(np.flatnonzero(ranks - rank <= critical_difference)[-1]) for rank in ranks]
-    return [(i, last) for i, last in enumerate(lasts) if last > i and (i == 0 or last > lasts[i - 1])]
+    before = [-1, *lasts]
+    return [(i, last) for i, last in enumerate(lasts) if last > max(i, before[i])]
 
 
 def _rank_axis(ax, n_methods, rows):

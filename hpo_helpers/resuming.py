@@ -73,7 +73,8 @@ def _is_abandoned(study, trial):
     if owner is not None:
         return _is_dead(owner)
     # Either a process died between asking and signing (or its disk was full), or somebody asks by hand.
-    tuned_by = [process for name, process in study.user_attrs.items() if name.startswith("tuned by ")]
+    attributes = study.user_attrs.items()
+    tuned_by = [process for name, process in attributes if name.startswith("tuned by ")]
     if not tuned_by or not all(map(_is_dead, tuned_by)):
         return False
     return trial.datetime_start.timestamp() < BEGUN

@@ -114,7 +114,12 @@ def test_azure_s_package_finds_one_of_the_seven_mistakes_and_this_one_all(lesson
 
 
 def test_azure_s_package_treats_what_is_left_out_as_the_lesson_says():
-    from azure.ai.ml.sweep import BanditPolicy, MedianStoppingPolicy, SweepJobLimits, TruncationSelectionPolicy
+    from azure.ai.ml.sweep import (
+        BanditPolicy,
+        MedianStoppingPolicy,
+        SweepJobLimits,
+        TruncationSelectionPolicy,
+    )
 
     assert "it is 0 for two of the policies in Azure's package, and 1 for the third" in lesson_text(LESSON)
     policies = (BanditPolicy(), TruncationSelectionPolicy(), MedianStoppingPolicy())

@@ -37,7 +37,7 @@ MAY_KNOW = {
     "tuning": {"jobs", "progress", "resuming"},
     "__main__": {"datasets"},
 }
-HEAVY = {"mxnet", "matplotlib", "boto3", "moto", "azure", "inspyred", "sklearn", "scipy", "mlxtend", "joblib"}
+HEAVY = {"mxnet", "matplotlib", "boto3", "moto", "azure", "inspyred", "sklearn", "scipy", "pooch", "joblib"}
 
 
 #: Folders whose files count as one module.

@@ -51,7 +51,8 @@ def clients():
 def switches_as_they_were(clients):
     yield
     clients.rehearsal.throttle()
-    clients.rehearsal.stop_seconds, clients.rehearsal.max_running_jobs = 120.0, None
+    clients.rehearsal.start_seconds, clients.rehearsal.stop_seconds = 0.0, 120.0
+    clients.rehearsal.max_running_jobs = None
 
 
 def start(clients, name, script, **options):
@@ -247,6 +248,13 @@ def test_a_job_that_takes_too_long_is_stopped(clients):
 
 
 # Switches
+
+
+def test_a_slow_start_can_be_switched_on_and_is_not_billed(clients):
+    clients.rehearsal.start_seconds = 600.0
+    clients.sagemaker.create_training_job(**request_for(clients, "slow"))
+    record = stop(clients, "slow")
+    assert record["SecondaryStatus"] == "Stopped" and "BillableTimeInSeconds" not in record
 
 
 def test_calls_can_be_throttled_and_boto3_tries_them_again(clients):

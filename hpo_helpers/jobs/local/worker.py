@@ -65,7 +65,8 @@ def describe(error: BaseException) -> tuple[str, list[Frame]]:
         for frame in traceback.extract_tb(error.__traceback__)
         if Path(frame.filename).parent != Path(__file__).parent
     ]
-    return "".join(traceback.format_exception_only(error)).strip(), frames[:1] + frames[1:][-INNER_FRAMES:]
+    said = "".join(traceback.format_exception_only(error)).strip()
+    return said, frames[:1] + frames[1:][-INNER_FRAMES:]
 
 
 def _seed(job_id):

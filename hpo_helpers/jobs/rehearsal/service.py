@@ -26,6 +26,8 @@ class Rehearsal:
         The variables by which boto3 finds it. They hold a key of this rehearsal alone.
     role
         The ARN of a role for jobs; it may do everything, as nothing is checked.
+    start_seconds
+        How long each job stays in ``Starting``: 0. On AWS it takes minutes.
     stop_seconds
         How long a script that is asked to stop may take before it is killed: 120, as on AWS.
     max_running_jobs
@@ -41,7 +43,7 @@ class Rehearsal:
             raise NotImplementedError(f"{sys.platform} has no os.fork: use WSL2 or Google Colab")
         if Rehearsal.running is not None:
             raise RuntimeError(f"a rehearsal runs at {Rehearsal.running.url}: close it first")
-        self.role, self.stop_seconds = ROLE, 120.0
+        self.role, self.start_seconds, self.stop_seconds = ROLE, 0.0, 120.0
         self.max_running_jobs: int | None = None
         self.calls: list[tuple[float, str]] = []
         self.failures: list[str] = []

@@ -70,7 +70,8 @@ class TrainingJob(Job):
             with tempfile.TemporaryDirectory("", "rehearsal-", None, True) as folder:
                 ending = self._run(Path(folder).resolve(), fields)
         except Exception as error:  # a job always ends, and says why
-            reason = str(error) if isinstance(error, JobFailed) else f"InternalServerError: {error!r}"
+            is_known = isinstance(error, JobFailed)
+            reason = str(error) if is_known else f"InternalServerError: {error!r}"
             ending, fields = "Failed", {"FailureReason": reason}
         if start := self.fields.get("TrainingStartTime"):
             end = now()
@@ -81,6 +82,8 @@ class TrainingJob(Job):
 
     def _run(self, folder, fields):
         """Go through all steps but the last one; return that, and the fields that come with it."""
+        if self.stopping.wait(self._rehearsal.start_seconds):
+            return "Stopped"
         if self._failure is not None:
             raise JobFailed(self._failure)
         self.move_to("Downloading", TrainingStartTime=now())
@@ -90,7 +93,8 @@ class TrainingJob(Job):
         self.move_to("Training")
         exit_code = self._follow(monitor)
         self.move_to("Uploading")
-        place = self.fields["OutputDataConfig"]["S3OutputPath"].rstrip("/") + f"/{self.name}/output"
+        place = self.fields["OutputDataConfig"]["S3OutputPath"].rstrip("/")
+        place = f"{place}/{self.name}/output"
         if self._checkpoints:
             self._store.upload(folder / "checkpoints", f"{self._checkpoints}/")
         if any((folder / "output/data").iterdir()):

@@ -48,6 +48,10 @@ class TuningJob(Job):
         example = _child_request(request, "example", {})
         check_request("CreateTrainingJob", example)
         TrainingJob.check(example)
+        objective = given["HyperParameterTuningJobObjective"]["MetricName"]
+        metrics = example["AlgorithmSpecification"].get("MetricDefinitions", [])
+        if objective not in [metric["Name"] for metric in metrics]:
+            raise ServiceError(f"the objective {objective!r} must be among the metrics, got {metrics}")
 
     def live(self) -> None:
         n_workers = self._limits["MaxParallelTrainingJobs"]
@@ -57,7 +61,8 @@ class TuningJob(Job):
                 act(worker)
         if self._best(self.summaries()) is None:
             self._failure = self._failure or NO_OBJECTIVE
-        ending = "Stopped" if self.stopping.is_set() else "Failed" if self._failure else "Completed"
+        ending = "Failed" if self._failure else "Completed"
+        ending = "Stopped" if self.stopping.is_set() else ending
         self.move_to(ending, FailureReason=self._failure, HyperParameterTuningEndTime=now())
 
     def stop(self) -> None:
@@ -115,6 +120,14 @@ def _check_ranges(ranges, limits, strategy):
     """Raise ServiceError unless the ranges can be searched by the strategy."""
     if strategy == "Random" and "MaxNumberOfTrainingJobs" not in limits:
         raise ServiceError("Random search needs ResourceLimits.MaxNumberOfTrainingJobs")
+    names = [entry["Name"] for entries in ranges.values() for entry in entries]
+    if len(set(names)) < len(names):
+        raise ServiceError(f"the names of parameters must differ, got {names}")
+    size = math.prod(len(each["Values"]) for each in ranges.get("CategoricalParameterRanges", []))
+    limit = limits.get("MaxNumberOfTrainingJobs", size)
+    if strategy == "Grid" and limit != size:
+        wanted = f"MaxNumberOfTrainingJobs must be the size of the grid, {size}"
+        raise ServiceError(f"{wanted}, got {limit}")
     for kind, number in NUMERICAL.items():
         for entry in ranges.get(kind, []):
             if strategy == "Grid":
