@@ -11,8 +11,6 @@ The network, its trainer and the number and size of the batches are the same. Ea
 rounds, each ratio the median of the rounds' ratios.
 """
 
-from __future__ import annotations
-
 import statistics
 import time
 from collections.abc import Iterator

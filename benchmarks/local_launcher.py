@@ -10,8 +10,6 @@ Run ``python benchmarks/local_launcher.py`` on an idle machine. It prints
   hardly change.
 """
 
-from __future__ import annotations
-
 import argparse
 import ast
 import os

@@ -8,8 +8,6 @@ that sum them up are printed. Interrupt it at any time: seeds that are in the fi
 Move the file away to run all, which takes some twenty minutes on two processors.
 """
 
-from __future__ import annotations
-
 import argparse
 import functools
 import inspect

@@ -18,8 +18,6 @@ Curves and refits need the images, and hours; they are recorded in ``data/``, an
 trained. Interrupt it at any time: it goes on where it stopped. Searches are replayed within minutes.
 """
 
-from __future__ import annotations
-
 import random
 import sys
 import zlib

@@ -8,8 +8,6 @@ drives its scheduler and searcher: the same curves, time, workers and seeds for 
 what is there. A library that cannot be installed, or fails, is named there with the reason.
 """
 
-from __future__ import annotations
-
 import argparse
 import functools
 import hashlib

@@ -4,8 +4,6 @@ Run ``python benchmarks/rehearsal.py`` on an idle machine. It prints the median 
 the call of ``create_training_job`` to the job's last step, less those that Python takes to run the same script by itself.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import os

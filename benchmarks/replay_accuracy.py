@@ -6,8 +6,6 @@ Two ways to answer are compared, the nearest configuration of the grid and inter
 how far their validation errors are from the trained ones, and how well they rank the configurations.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 

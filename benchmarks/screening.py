@@ -6,8 +6,6 @@ The seeds are those below 1000. What is chosen here is confirmed by ``methods.py
 recording that this script never reads.
 """
 
-from __future__ import annotations
-
 import argparse
 import functools
 import multiprocessing

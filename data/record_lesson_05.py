@@ -5,8 +5,6 @@
 It may be interrupted at any time: run again, it goes on with the configuration at which it stood.
 """
 
-from __future__ import annotations
-
 import tempfile
 from pathlib import Path
 

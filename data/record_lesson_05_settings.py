@@ -6,8 +6,6 @@ All of it is replayed from the recorded curves, in virtual time. It may be inter
 the settings that the file lacks.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

@@ -7,8 +7,6 @@ that the runs can be set beside those of ``method_comparison.csv.gz``. It may be
 on with the methods that the file lacks.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from random import Random

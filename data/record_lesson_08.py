@@ -6,8 +6,6 @@ Each repetition draws 200 images of threes and fives anew; the other 800 serve t
 random (the cut into folds, the sampler) takes the repetition's number as its seed.
 """
 
-from __future__ import annotations
-
 import statistics
 import warnings
 from collections.abc import Iterator, Sequence

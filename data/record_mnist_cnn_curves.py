@@ -7,8 +7,6 @@ of another network on which nothing is chosen. Interrupt it at any time: every f
 ``data/NAME.csv``, and the next run goes on from there. A table that is whole is compressed to ``data/NAME.csv.gz``.
 """
 
-from __future__ import annotations
-
 import itertools
 
 import numpy as np

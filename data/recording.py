@@ -4,8 +4,6 @@ Interrupt it at any time: every finished run lies in ``data/NAME.csv``, and the 
 that is whole is compressed to ``data/NAME.csv.gz``.
 """
 
-from __future__ import annotations
-
 import functools
 import time
 from collections.abc import Callable, Iterator, Mapping

@@ -6,8 +6,6 @@ below ``read``, ``run``, ``exercises`` and ``minutes`` is written anew in the ro
 ``minutes`` is the lesson with the exercises that its row names, and a row ``**together**`` is the sum.
 """
 
-from __future__ import annotations
-
 import csv
 import math
 import re

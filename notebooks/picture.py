@@ -5,8 +5,6 @@ In the middle, one draw of 27 of them, halved by hand: after 1, 3 and 9 epochs t
 what methods had found after so many seconds of four workers, over the seeds of the recorded comparison.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import matplotlib.pyplot as plt

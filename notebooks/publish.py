@@ -5,8 +5,6 @@ setting itself is kept in ``pyproject.toml``. With no name it stays, and what ha
 ``SETUP_CELL``, is written anew.
 """
 
-from __future__ import annotations
-
 import argparse
 import re
 import sys

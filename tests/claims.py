@@ -4,8 +4,6 @@ A claim is a sentence with numbers in it. In ``test_claims_NN.py`` it stands as 
 numbers, with a function that computes them from the recordings.
 """
 
-from __future__ import annotations
-
 import re
 
 import nbformat

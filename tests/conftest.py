@@ -1,7 +1,5 @@
 """A skipped test fails the suite, unless it is listed here with the reason."""
 
-from __future__ import annotations
-
 import pytest
 
 #: Tests that may be skipped: beginning of the test's id -> why and where.

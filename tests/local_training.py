@@ -1,7 +1,5 @@
 """Training functions as a reader may write them, in a module that is imported in no time."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import time

@@ -1,7 +1,5 @@
 """Where the notebooks are, and the modules that lie beside them in no package."""
 
-from __future__ import annotations
-
 import importlib.util
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """botocore reads its description of SageMaker, 3 MB of JSON, for every session anew; tests make many."""
 
-from __future__ import annotations
-
 import functools
 
 import pytest

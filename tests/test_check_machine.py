@@ -1,7 +1,5 @@
 """``python -m hpo_helpers``: what it says of a machine, sound or not."""
 
-from __future__ import annotations
-
 import os
 import platform
 import shutil

@@ -1,7 +1,5 @@
 """What lesson 01 says of tuning in general, computed anew."""
 
-from __future__ import annotations
-
 import functools
 
 import numpy as np

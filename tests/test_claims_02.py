@@ -1,7 +1,5 @@
 """What lesson 02 says of search spaces in general, computed anew."""
 
-from __future__ import annotations
-
 import functools
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What lesson 03 says of grid, random and Sobol search, computed anew under seeds that it does not use."""
 
-from __future__ import annotations
-
 import itertools
 import math
 

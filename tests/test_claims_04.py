@@ -1,7 +1,5 @@
 """What lesson 04 says of methods in general, computed anew."""
 
-from __future__ import annotations
-
 import math
 from functools import partial
 

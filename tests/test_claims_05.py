@@ -1,7 +1,5 @@
 """What lesson 05 says of methods in general, computed anew."""
 
-from __future__ import annotations
-
 import heapq
 import math
 import runpy

@@ -1,7 +1,5 @@
 """What lesson 06 says of methods in general, computed anew."""
 
-from __future__ import annotations
-
 import pytest
 from claims import claimed, lesson_code, lesson_text
 from notebook_files import NOTEBOOKS

@@ -1,7 +1,5 @@
 """What lesson 07 says of methods in general, computed anew."""
 
-from __future__ import annotations
-
 import re
 import runpy
 from itertools import islice, product

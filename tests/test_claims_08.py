@@ -1,7 +1,5 @@
 """What lesson 08 says of folds and of ways to tune by them, computed anew."""
 
-from __future__ import annotations
-
 import importlib.util
 import inspect
 import re

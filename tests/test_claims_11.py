@@ -1,7 +1,5 @@
 """What lesson 11 says of Amazon SageMaker, held against botocore's description of it and against the rehearsal."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -4,8 +4,6 @@ The sweeps of many seeds are not run here once more: nbval runs the cells that p
 held against what those cells have printed.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A lesson on a runtime like Colab's: NumPy 2, a kernel, nothing of ours until the setup cell has run."""
 
-from __future__ import annotations
-
 import ast
 import json
 import shutil

@@ -1,7 +1,5 @@
 """Comparing methods: who is the incumbent when, and which differences hold."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Folds and their jobs: real processes, what becomes of them, and a cloud that takes its time to stop."""
 
-from __future__ import annotations
-
 import doctest
 import itertools
 import os

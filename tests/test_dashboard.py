@@ -1,7 +1,5 @@
 """Lesson 08's dashboard, as its cell starts it: what it answers, and what a real browser shows of it."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import subprocess

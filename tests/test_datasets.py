@@ -5,8 +5,6 @@ files of the same form for MNIST's own. Where HPO_HELPERS_MNIST names a folder, 
 the real 70,000 images.
 """
 
-from __future__ import annotations
-
 import gzip
 import hashlib
 import http.server

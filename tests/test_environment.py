@@ -1,7 +1,5 @@
 """What is installed, and by whom: pyproject.toml, constraints.txt, environment.yml, Makefile and CI."""
 
-from __future__ import annotations
-
 import ast
 import importlib.metadata
 import os
@@ -315,20 +313,18 @@ def test_make_does_not_take_a_half_made_environment_for_a_whole_one(checkout: Pa
     assert log(checkout)[0] == "venv .venv/3.12"
 
 
+INSTALL = "install Python 3.11, 3.12 or 3.13"
+REFUSED = [
+    ({"version": "3.10"}, f"make: '../a python' is Python 3.10; {INSTALL}, and name it: "),
+    ({"version": "3.14"}, f"make: '../a python' is Python 3.14; {INSTALL}, and name it: "),
+    ({"PYTHON": "false"}, f"make: 'false' does not start; {INSTALL}, or name one "),
+    ({"PYTHON": "python3.99"}, f"make: 'python3.99' does not start; {INSTALL}, or name one "),
+    ({"FAKE_LACKS_VENV": "1"}, "lacks its venv module; install it (Debian, Ubuntu: apt install python3.12-venv)"),
+]
+
+
 @needs_make
-@pytest.mark.parametrize(
-    ("variables", "sentence"),
-    [
-        ({"version": "3.10"}, "make: '../a python' is Python 3.10; install Python 3.11, 3.12 or 3.13, and name it: "),
-        ({"version": "3.14"}, "make: '../a python' is Python 3.14; install Python 3.11, 3.12 or 3.13, and name it: "),
-        ({"PYTHON": "false"}, "make: 'false' does not start; install Python 3.11, 3.12 or 3.13, or name one "),
-        (
-            {"PYTHON": "python3.99"},
-            "make: 'python3.99' does not start; install Python 3.11, 3.12 or 3.13, or name one ",
-        ),
-        ({"FAKE_LACKS_VENV": "1"}, "lacks its venv module; install it (Debian, Ubuntu: apt install python3.12-venv)"),
-    ],
-)
+@pytest.mark.parametrize(("variables", "sentence"), REFUSED)
 def test_make_refuses_a_python_that_will_not_do_in_one_sentence(
     checkout: Path, variables: dict[str, str], sentence: str
 ) -> None:

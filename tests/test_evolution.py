@@ -1,7 +1,5 @@
 """inspyred's optimisers over a search space: genes, generations, failures, going on, other operators."""
 
-from __future__ import annotations
-
 import random
 
 import numpy as np

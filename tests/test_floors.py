@@ -1,7 +1,5 @@
 """Who may know whom: the package's floors, and what is imported before it is used."""
 
-from __future__ import annotations
-
 import ast
 import os
 import subprocess
@@ -82,3 +80,9 @@ def test_nothing_heavy_is_imported_before_it_is_used():
     environment = os.environ | {"PYTHONPATH": str(PACKAGE.parent)}
     loaded = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert set(loaded.stdout.split()) & HEAVY == set()
+
+
+def test_no_line_is_too_long_and_nothing_is_imported_in_vain():
+    command = [sys.executable, "-m", "ruff", "check", "--no-cache", PACKAGE.parent]
+    found = subprocess.run(command, capture_output=True, text=True)
+    assert found.returncode == 0, found.stdout

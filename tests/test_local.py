@@ -1,7 +1,5 @@
 """LocalLauncher and LocalScript: real processes, and what becomes of them."""
 
-from __future__ import annotations
-
 import doctest
 import gc
 import os

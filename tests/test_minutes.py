@@ -1,7 +1,5 @@
 """The minutes that the lessons and the READMEs say: counted and measured, never typed."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

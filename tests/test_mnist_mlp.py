@@ -1,7 +1,5 @@
 """benchmarks/mnist_mlp.py: the recorded comparison on all 70,000 images is whole, and its searches come out again."""
 
-from __future__ import annotations
-
 import runpy
 import sys
 from pathlib import Path

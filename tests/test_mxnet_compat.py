@@ -3,8 +3,6 @@
 An import can be watched only once per process, so almost every test starts a fresh one.
 """
 
-from __future__ import annotations
-
 import ast
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """What executes the notebooks and compares them: notebooks/run.py and notebooks/conftest.py."""
 
-from __future__ import annotations
-
 import copy
 import io
 import os

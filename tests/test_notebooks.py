@@ -4,8 +4,6 @@ That each cell still prints what it printed is not tested here: pytest collects 
 nbval, with what notebooks/conftest.py adds.
 """
 
-from __future__ import annotations
-
 import functools
 import io
 import re

@@ -1,7 +1,5 @@
 """The lines that a reader takes along run anywhere: in an empty folder, with nothing of this course."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

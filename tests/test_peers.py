@@ -1,7 +1,5 @@
 """The loop that drives every optimizer of benchmarks/peers.py, without any of them installed."""
 
-from __future__ import annotations
-
 import math
 import sys
 import time

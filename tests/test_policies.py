@@ -1,7 +1,5 @@
 """HyperDrive's policies against their definition, written out a second time: slowly, over lists."""
 
-from __future__ import annotations
-
 import math
 import random
 

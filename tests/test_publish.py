@@ -1,7 +1,5 @@
 """Where the lessons live on GitHub: one setting, written into all that names it."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import sys

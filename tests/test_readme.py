@@ -1,7 +1,5 @@
 """README.md and notebooks/README.md: lessons, links, picture and glossary."""
 
-from __future__ import annotations
-
 import io
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What is recorded in data/: whole, within the search space, and like what training gives anew."""
 
-from __future__ import annotations
-
 import gzip
 import math
 import re

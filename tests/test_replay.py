@@ -1,7 +1,5 @@
 """Recorded curves and their replay in virtual time."""
 
-from __future__ import annotations
-
 import numpy as np
 import optuna
 import pandas as pd

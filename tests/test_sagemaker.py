@@ -1,7 +1,5 @@
 """SageMakerLauncher over HTTP, against the rehearsal: what jobs deliver, and what becomes of them."""
 
-from __future__ import annotations
-
 import collections
 import gc
 import io

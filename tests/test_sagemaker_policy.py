@@ -1,7 +1,5 @@
 """notebooks/sagemaker_policy.json: it allows each call that launcher and lesson make, and no other."""
 
-from __future__ import annotations
-
 import fnmatch
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """SageMakerLauncher against scripted answers: what only AWS can say, and lines that come in pages or late."""
 
-from __future__ import annotations
-
 import random
 import re
 import sys

@@ -1,7 +1,5 @@
 """A skipped test fails the suite unless tests/conftest.py lists it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

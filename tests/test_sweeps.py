@@ -1,7 +1,5 @@
 """Azure sweep jobs: checked, run here. Azure's answers are faked below HTTP; nothing leaves the machine."""
 
-from __future__ import annotations
-
 import io
 import itertools
 import json

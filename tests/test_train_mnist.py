@@ -3,8 +3,6 @@
 All training is real, on real images, and kept short. "The same" means the same to the last bit.
 """
 
-from __future__ import annotations
-
 import ast
 import functools
 import importlib

@@ -1,7 +1,5 @@
 """tune() by its contract, in virtual time: what is asked, reported, pruned and told, and when."""
 
-from __future__ import annotations
-
 import math
 import signal
 import socket

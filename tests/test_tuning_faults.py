@@ -1,7 +1,5 @@
 """What goes wrong under tune(): the study tells what happened, nothing is lost, and no process is left."""
 
-from __future__ import annotations
-
 import os
 import signal
 import socket

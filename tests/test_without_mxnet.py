@@ -1,7 +1,5 @@
 """Half a classroom has Windows or Apple silicon: there every lesson runs to its end, on what was recorded."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 from unittest import mock

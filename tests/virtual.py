@@ -1,7 +1,5 @@
 """A launcher in virtual time for the tests of `tune`: a curve is a list of (seconds, value)."""
 
-from __future__ import annotations
-
 from hpo_helpers.jobs.replay import ReplayLauncher
 
 
