@@ -351,11 +351,6 @@ def test_make_clean_removes_what_make_made(checkout: Path) -> None:
     (checkout / "build").mkdir()
     (checkout / "tests" / "__pycache__").mkdir(parents=True)
     assert make(checkout, "clean").returncode == 0
-    assert sorted(path.name for path in checkout.iterdir()) == [
-        "Makefile",
-        "constraints.txt",
-        "log",
-        "pyproject.toml",
-        "tests",
-    ]
+    left = ["Makefile", "constraints.txt", "log", "pyproject.toml", "tests"]
+    assert sorted(path.name for path in checkout.iterdir()) == left
     assert list((checkout / "tests").iterdir()) == []

@@ -508,30 +508,6 @@ def test_jobs_end_even_when_parent_and_fork_server_are_killed_at_once(tmp_path):
             os.kill(child, signal.SIGKILL)
 
 
-def test_a_fork_of_the_parent_ends_nothing_when_it_ends_and_close_does_not_wait_for_one(tmp_path):
-    ending = """
-    if os.fork() == 0:
-        launcher.close()
-        del launcher, jobs
-        gc.collect()
-        sys.exit()
-    os.wait()
-    launcher.wait(jobs, timeout=0.1)
-    print(*(job.status.value for job in jobs))
-    fork()
-    server = launcher._server.process
-    launcher.close()
-    print(server.returncode)
-    """
-    parent, pids = started(ending, tmp_path)
-    out, errors = parent.communicate(timeout=PATIENCE)
-    statuses, fork, exit_status = out.splitlines()
-    os.kill(int(fork), signal.SIGKILL)
-    assert (statuses, errors) == ("running running", "")
-    assert exit_status == "0", "the server had to be killed after a long wait"
-    assert_gone(pids)
-
-
 def test_ctrl_c_ends_everything_and_the_parent_is_told_once(tmp_path):
     parent, pids = started("with launcher: launcher.wait(jobs)", tmp_path)
     wait_until(lambda: psutil.Process(parent.pid).status() == psutil.STATUS_SLEEPING)

@@ -33,12 +33,8 @@ every_notebook = pytest.mark.parametrize("path", [*LESSONS, *SOLUTIONS], ids=lam
 every_lesson = pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
 
 
-def test_the_lesson_on_multi_fidelity_is_there() -> None:
-    assert "05_multi_fidelity" in [path.stem for path in LESSONS]
-
-
 def test_every_lesson_has_solutions_and_the_other_way_round() -> None:
-    assert [f"{path.stem}_solutions" for path in LESSONS] == [path.stem for path in SOLUTIONS]
+    assert [f"{path.stem}_solutions" for path in LESSONS] == [path.stem for path in SOLUTIONS] != []
 
 
 @every_notebook

@@ -10,7 +10,19 @@ from datetime import datetime
 from importlib.metadata import version
 from typing import Any
 
-from driving import EPOCHS, GRACE_PERIOD, METRIC, REDUCTION_FACTOR, Method, Peer, Report, Space, Training, main, within
+from driving import (
+    EPOCHS,
+    GRACE_PERIOD,
+    METRIC,
+    REDUCTION_FACTOR,
+    Method,
+    Peer,
+    Report,
+    Space,
+    Training,
+    main,
+    within,
+)
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 from syne_tune.backend.trial_status import Trial
 from syne_tune.config_space import Domain, lograndint, loguniform, randint, uniform
