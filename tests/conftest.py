@@ -1,5 +1,7 @@
 """A skipped test fails the suite, unless it is listed here with the reason."""
 
+import signal
+
 import pytest
 
 #: Tests that may be skipped: beginning of the test's id -> why and where.
@@ -8,6 +10,9 @@ ALLOWED_SKIPS: dict[str, str] = {
     "tests/test_colab.py": "it installs from a package index, which a machine with no network cannot reach",
     "tests/test_dashboard.py::test_the_": "two of them open a page in Chromium or Chrome, which not every machine has",
 }
+
+# A shell in the background lets programs ignore Ctrl-C, and all that they start, and some tests send it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

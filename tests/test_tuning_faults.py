@@ -51,7 +51,7 @@ EXPECTED = {
     "raises": "ZeroDivisionError: no luck",
     "nan": "'valid_error' was nan after epoch 2",
     "garbage": "training must yield a dict of metrics once per epoch, got 'garbage'",
-    "hangs": "no end after 5 s (trial_timeout)",
+    "hangs": "no end after 3 s (trial_timeout)",
     "killed": "SIGKILL",
     "exits": "exit status 0",
     "exhausts memory": "emory",
