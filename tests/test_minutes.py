@@ -35,16 +35,11 @@ def notebook_of(n_words: int, n_lines: int = 0, n_figures: int = 0) -> nbformat.
     return new_notebook(cells=[new_markdown_cell("word " * n_words), code])
 
 
-@pytest.mark.parametrize(
-    ("notebook", "expected"),
-    [
-        (notebook_of(1), 5),
-        (notebook_of(750), 5),
-        (notebook_of(751), 10),
-        (notebook_of(750, n_lines=75), 10),
-        (notebook_of(750, n_lines=75, n_figures=1), 15),
-    ],
-)
+READING = [(notebook_of(1), 5), (notebook_of(750), 5), (notebook_of(751), 10)]
+READING += [(notebook_of(750, n_lines=75), 10), (notebook_of(750, n_lines=75, n_figures=1), 15)]
+
+
+@pytest.mark.parametrize(("notebook", "expected"), READING)
 def test_reading_takes_time_for_words_lines_of_code_and_figures(notebook: nbformat.NotebookNode, expected: int) -> None:
     assert minutes.minutes_to_read(notebook) == expected
 
