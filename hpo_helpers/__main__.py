@@ -112,7 +112,7 @@ def check_mxnet() -> Finding:
     system = platform.system()
     is_packaged = system == "Linux" or (system, platform.machine()) == ("Darwin", "x86_64")
     if importlib.util.find_spec("mxnet") is None and not is_packaged:
-        return Finding("MXNet", "there is none for this system; the lessons run on recorded training")
+        return Finding("MXNet", "none for this system; the lessons run on recorded training")
     command = [sys.executable, "-c", TRAIN_ONE_EPOCH]
     try:
         process = subprocess.run(command, capture_output=True, text=True, timeout=TRAINING_TIMEOUT)
@@ -121,7 +121,8 @@ def check_mxnet() -> Finding:
         return Finding("MXNet", said, "end other programs and try again")
     if process.returncode == 0:
         return Finding("MXNet", process.stdout)
-    to_do = f"it ended with code {process.returncode}: run `pip install --force-reinstall --no-deps mxnet`"
+    again = "run `pip install --force-reinstall --no-deps mxnet`"
+    to_do = f"it ended with code {process.returncode}: {again}"
     if process.stderr.strip():
         to_do = process.stderr.strip().splitlines()[-1].removeprefix("ImportError: ")
     return Finding("MXNet", "cannot train here", to_do)
@@ -138,7 +139,7 @@ def check_lessons(mxnet: Finding) -> Finding:
         return Finding("lessons", f"all {len(lessons)} run, on recorded training")
     if mxnet.to_do:
         return Finding("lessons", f"failing where they train, until MXNet is repaired: {', '.join(live)}")
-    return Finding("lessons", f"training here: {', '.join(live)}; the others replay recorded training")
+    return Finding("lessons", f"training here: {', '.join(live)}; the others replay")
 
 
 def check_machine() -> Iterator[Finding]:

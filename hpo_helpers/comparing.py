@@ -405,7 +405,8 @@ def _common_seeds(table):
     """Keep the seeds that every method was run with."""
     common = table.groupby("seed")["method"].nunique() == table["method"].nunique()
     if common.sum() < 2:
-        raise ValueError(f"at least 2 seeds must be common to all methods, got {list(common.index[common])}")
+        found = list(common.index[common])
+        raise ValueError(f"at least 2 seeds must be common to all methods, got {found}")
     return table[table["seed"].map(common)]
 
 
@@ -413,6 +414,7 @@ def _by_method(table, value):
     """Return a column for each method and a row for each time and seed."""
     missing = table[table[value].isna()]
     if len(missing):
-        raise ValueError(f"a run has no {value!r} at that time: {missing.iloc[0][[*RUN, 'time']].to_dict()}")
+        first = missing.iloc[0][[*RUN, "time"]].to_dict()
+        raise ValueError(f"a run has no {value!r} at that time: {first}")
     wide = table.pivot(index=["time", "seed"], columns="method", values=value)
     return wide[table["method"].unique()]

@@ -1,4 +1,4 @@
-"""Going on with a study that was cut off: which trials nobody trains any more, and what time it is."""
+"""Going on with a study that was cut off: what nobody trains any more, and what time it is."""
 
 from __future__ import annotations
 

@@ -326,7 +326,16 @@ def _load_npz(path):
 
 def _save_model(folder, net):
     if folder is not None:
-        _write_whole(Path(folder) / "model.params", net.save_parameters)
+        _write_whole(Path(folder) / "model.params", lambda path: _save_parameters(net, path))
+
+
+def _save_parameters(net, path):
+    mx = _import_mxnet()
+    try:
+        net.save_parameters(path)
+        mx.nd.load(path)  # saving alone does not notice when the last bytes find no room
+    except mx.MXNetError as error:
+        raise OSError(f"{path} could not be written: is the disk full?") from error
 
 
 def _write_whole(path, write):

@@ -1,6 +1,5 @@
 """Where the lessons live on GitHub: one setting, written into all that names it."""
 
-import re
 import shutil
 import sys
 import tomllib
@@ -66,15 +65,6 @@ def test_another_name_takes_the_place_of_the_first_everywhere(checkout: Path) ->
         assert text == before[path]
 
 
-def test_unset_the_badges_lead_to_the_chooser_of_colab(checkout: Path) -> None:
-    texts = read_all(checkout)
-    addresses = {address for text in texts.values() for address in re.findall(r"\((https://colab[^)]*)\)", text)}
-    assert addresses == {
-        "https://colab.research.google.com/assets/colab-badge.svg",
-        "https://colab.research.google.com/github/",
-    }
-
-
 def test_without_a_name_an_older_setup_cell_is_brought_up_to_date(checkout: Path) -> None:
     publisher.main(["ann/tuning"], checkout)
     expected = read_all(checkout)
@@ -110,16 +100,12 @@ def test_a_notebook_without_the_setup_cell_is_named(checkout: Path) -> None:
 
 class NoShell:
     """Stands for IPython where no magic command may run."""
-
     def run_line_magic(self, name: str, line: str) -> None:
-        """Refuse."""
         raise AssertionError(f"%{name} {line} ran")
 
 
 def run_setup_cell() -> None:
-    """Execute the setup cell, its magic commands refused."""
-    source = TransformerManager().transform_cell(publisher.SETUP_CELL)
-    exec(source, {"get_ipython": NoShell})
+    exec(TransformerManager().transform_cell(publisher.SETUP_CELL), {"get_ipython": NoShell})
 
 
 def test_elsewhere_the_setup_cell_does_nothing(capsys: pytest.CaptureFixture[str]) -> None:

@@ -330,15 +330,29 @@ def test_a_checkpoint_of_another_run_is_refused(changes, said, tmp_path):
         list(train(**{**settings, **changes}))
 
 
+def files_end_at(n_bytes):
+    """Return a function after which no file grows further, as on a full disk, for root too."""
+    return functools.partial(resource.setrlimit, resource.RLIMIT_FSIZE, (n_bytes, n_bytes))
+
+
 def test_a_full_disk_ends_the_script_and_leaves_the_last_checkpoint(folder, tmp_path):
     settings = {**MLP, "data": folder, "checkpoint": tmp_path}
     list(train(epochs=1, **settings))
     arguments = [text for name, value in settings.items() for text in (f"--{name}", value)]
-    # A limit on the size of a file fails like a full disk, for root too.
-    limited = functools.partial(resource.setrlimit, resource.RLIMIT_FSIZE, (10_000, 10_000))
-    process = run_script(*arguments, "--epochs", 2, preexec_fn=limited)
+    process = run_script(*arguments, "--epochs", 2, preexec_fn=files_end_at(10_000))
     assert process.returncode == 1 and "train_mnist: error: [Errno 27] File too large" in process.stderr
     assert len(list(train(epochs=2, **settings))) == 2
+
+
+@pytest.mark.parametrize("n_missing", [1, 400_000])
+def test_a_full_disk_leaves_no_half_saved_parameters(n_missing, folder, tmp_path):
+    list(train(epochs=1, data=folder, model_dir=tmp_path / "whole", **MLP))
+    size = (tmp_path / "whole" / "model.params").stat().st_size
+    given = [text for name, value in MLP.items() for text in (f"--{name}", value)]
+    given += ["--data", folder, "--epochs", 1, "--model_dir", tmp_path / "model"]
+    process = run_script(*given, preexec_fn=files_end_at(size - n_missing))
+    assert process.returncode == 1 and "is the disk full?" in process.stderr
+    assert not (tmp_path / "model" / "model.params").exists()
 
 
 # The script

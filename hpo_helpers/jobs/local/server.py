@@ -57,7 +57,7 @@ class Server:
 
     def describe_loss(self) -> str:
         """Return how a server ended that nobody closed."""
-        during = "" if self.ready else f" while it preloaded {self._preload} (change that by preload=[…])"
+        during = "" if self.ready else f" while it preloaded {self._preload} (set preload=[…])"
         ending = describe_exit(self.process.wait())
         return f"the fork server {ending}{during}{last_lines(self._output)}"
 
