@@ -18,6 +18,7 @@ from optuna.study import StudyDirection
 
 from hpo_helpers.jobs import Launcher
 from hpo_helpers.progress import new_bar
+from hpo_helpers.resuming import reports_of
 from hpo_helpers.tuning import Space, tune
 
 RUN = ["method", "seed"]
@@ -35,7 +36,7 @@ def reports(study: optuna.Study) -> pd.DataFrame:
     rows = [
         {"trial": trial.number, **report, "value": trial.intermediate_values[report["epoch"]]}
         for trial in study.get_trials(deepcopy=False)
-        for report in trial.user_attrs.get("reports", ())
+        for report in reports_of(trial)
         if report["epoch"] in trial.intermediate_values
     ]
     first = ["trial", "epoch", "time", "value"]

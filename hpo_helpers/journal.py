@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
 
 def open_journal(path: str | Path) -> JournalStorage:
@@ -45,7 +45,8 @@ class _MendingJournalFile(JournalFileBackend):
 
 
 def _lock(path):
-    return JournalFileSymlinkLock(path, grace_period=LOCK_SECONDS)
+    # Not Optuna's default, a symbolic link: Windows, exFAT and mounted drives allow none.
+    return JournalFileOpenLock(path, grace_period=LOCK_SECONDS)
 
 
 def _ends_with_a_whole_line(path):

@@ -5,28 +5,46 @@ from __future__ import annotations
 import functools
 import os
 import socket
+import threading
 import time
+import warnings
 import weakref
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
 
 import optuna
 import psutil
 from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import InMemoryStorage, fail_stale_trials
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 #: When this process got to work. (psutil knows when it started, but to a second only.)
 BEGUN = time.time()
 
+#: How often a process that tunes says that it lives, and how long it may be silent, in seconds.
+BEAT_SECONDS, SILENCE_SECONDS = 10.0, 30.0
+
+#: How often a configuration is tried again whose process died, before it fails.
+MAX_RETRIES = 2
+
 #: The samplers that have worked in this process: their random numbers are not used up twice.
 _SAMPLERS = weakref.WeakSet()
 
 
-def take_up(study: optuna.Study) -> None:
-    """Make a study this process's to work on: close what others abandoned, draw nothing that was drawn."""
+@contextmanager
+def taken_up(study: optuna.Study) -> Iterator[None]:
+    """Work on a study: close what others abandoned, draw nothing that was drawn, say that one lives."""
     close_abandoned_trials(study)
-    process = _this_process()
-    study.set_user_attr(f"tuned by {process['host']} {process['pid']} {process['started']}", process)
-    _seed_anew_if_resumed(study)
+    _say_that_we_live(study)
+    _seed_anew_if_others_draw(study)
+    ended = threading.Event()
+    if not isinstance(study._storage, InMemoryStorage):  # which no other process sees
+        threading.Thread(target=_beat, args=(study, ended), daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
 
 
 def sign(trial: Trial) -> None:
@@ -34,16 +52,31 @@ def sign(trial: Trial) -> None:
     trial.set_user_attr("owner", _this_process())
 
 
-def requeue(study: optuna.Study, trial: Trial | FrozenTrial, reason: str) -> None:
-    """Close a trial that was cut off, and put its configuration back into the queue."""
+def withdraw(study: optuna.Study, trial: Trial | FrozenTrial, reason: str) -> None:
+    """Close a trial that does not count."""
     # A trial of another process has no public way to take an attribute.
     study._storage.set_trial_user_attr(trial._trial_id, "error", reason)
     study._storage.set_trial_user_attr(trial._trial_id, "requeued", True)
+    study.tell(trial.number, state=TrialState.FAIL)
+
+
+def requeue(study: optuna.Study, trial: Trial | FrozenTrial, reason: str, *, n_deaths: int = 0) -> None:
+    """Close a trial that was cut off, and put its configuration back into the queue."""
     asked = study._storage.get_trial(trial._trial_id)
     params = {**asked.system_attrs.get("fixed_params", {}), **asked.params}
-    study.tell(trial.number, state=TrialState.FAIL)
+    withdraw(study, trial, reason)
     if params:
-        study.enqueue_trial(params, user_attrs={"retry_of": trial.number, "owner": _this_process()})
+        deaths = asked.user_attrs.get("n_deaths", 0) + n_deaths
+        attributes = {"retry_of": trial.number, "n_deaths": deaths, "owner": _this_process()}
+        study.enqueue_trial(params, user_attrs=attributes)
+
+
+def reports_of(trial: FrozenTrial) -> list[dict[str, Any]]:
+    """Return what `tune` noted of a trial's epochs, one dict each, oldest first."""
+    # Each is an attribute of its own, or a journal would hold all of them again after each epoch.
+    # Before, they were one list.
+    noted = [value for name, value in trial.user_attrs.items() if name.startswith("report ")]
+    return sorted(trial.user_attrs.get("reports", noted), key=lambda report: report["epoch"])
 
 
 def last_time(study: optuna.Study) -> float:
@@ -51,40 +84,133 @@ def last_time(study: optuna.Study) -> float:
     times = [0.0]
     for trial in study.get_trials(deepcopy=False):
         times.append(trial.user_attrs.get("finished", 0.0))
-        times.extend(report["time"] for report in trial.user_attrs.get("reports", ())[-1:])
+        times.extend(report["time"] for report in reports_of(trial)[-1:])
     return max(times)
 
 
-def close_abandoned_trials(study: optuna.Study) -> None:
-    """Close the trials that a dead process left running, and queue their configurations again.
+def close_abandoned_trials(study: optuna.Study) -> bool:
+    """Close the trials that a dead process left running, queue them again, and say whether there were any.
 
-    A trial of a process that lives, or may live on another machine, is left alone.
+    A trial of a process that lives, or may live on another machine, is left alone. Where the storage has
+    heartbeats, Optuna closes those that other programs left.
     """
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        if not _is_abandoned(study, trial):
-            continue
+    if _has_heartbeats(study):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            fail_stale_trials(study)
+    return _close(study, [trial for trial in _running(study) if _is_abandoned(study, trial)])
+
+
+def close_trials_of(study: optuna.Study, host: str) -> None:
+    """Close what a machine that is gone left running, and queue its configurations again.
+
+    Parameters
+    ----------
+    study
+        A study that `tune` worked on.
+    host
+        The name of the machine, as the warning of `tune` and a trial's attribute ``owner`` have it. What
+        still runs there ends with an error at its next report.
+    """
+    _close(study, [trial for trial in _running(study) if _host(trial) == host])
+
+
+def close_silent_trials(study: optuna.Study) -> bool:
+    """Close the trials on other machines that give no sign of life; return whether anything was closed."""
+    if close_abandoned_trials(study):
+        return True
+    elsewhere = [trial for trial in _running(study) if _host(trial) not in (None, socket.gethostname())]
+    if not elsewhere:
+        return False
+    numbers = ", ".join(str(trial.number) for trial in elsewhere)
+    hosts = ", ".join(sorted({repr(_host(trial)) for trial in elsewhere}))
+    warnings.warn(
+        f"trials {numbers} are in training on {hosts}, and count. Without a sign of life within "
+        f"{SILENCE_SECONDS:g} s they are closed and trained here. "
+        "hpo_helpers.resuming.close_trials_of(study, host) does so at once",
+        stacklevel=5,
+    )
+    silent = _silent(study, {_name(trial.user_attrs["owner"]) for trial in elsewhere})
+    return _close(study, [trial for trial in elsewhere if _name(trial.user_attrs["owner"]) in silent])
+
+
+def _silent(study, names):
+    """Watch processes, and return the names of those that say nothing."""
+    before, deadline = _signs_of_life(study), time.monotonic() + SILENCE_SECONDS
+    while names and time.monotonic() < deadline:
+        time.sleep(BEAT_SECONDS / 20)
+        now = _signs_of_life(study)
+        names = {name for name in names if now.get(name) == before.get(name)}
+    return names
+
+
+def _close(study, trials):
+    for trial in trials:
+        reason, n_deaths = "its process ended before the trial did", trial.user_attrs.get("n_deaths", 0)
         # Another process may close the same trial at this moment; only one of the two succeeds.
         with suppress(ValueError, UpdateFinishedTrialError):
-            requeue(study, trial, "its process ended before the trial did")
+            if n_deaths < MAX_RETRIES:
+                requeue(study, trial, reason, n_deaths=1)
+            else:
+                error = f"{reason}, {n_deaths + 1} times"
+                study._storage.set_trial_user_attr(trial._trial_id, "error", error)
+                study.tell(trial.number, state=TrialState.FAIL)
+    return bool(trials)
 
 
 def _is_abandoned(study, trial):
     owner = trial.user_attrs.get("owner")
     if owner is not None:
         return _is_dead(owner)
-    # Either a process died between asking and signing (or its disk was full), or somebody asks by hand.
-    attributes = study.user_attrs.items()
-    tuned_by = [process for name, process in attributes if name.startswith("tuned by ")]
-    if not tuned_by or not all(map(_is_dead, tuned_by)):
+    # Either a process died between asking and signing (or its disk was full), or somebody asks by hand,
+    # or Optuna's own optimize trains it, whose heartbeats are heeded.
+    tuned_by = _signs_of_life(study).values()
+    if _has_heartbeats(study) or not tuned_by or not all(map(_is_dead, tuned_by)):
         return False
     return trial.datetime_start.timestamp() < BEGUN
 
 
-def _seed_anew_if_resumed(study):
+def _seed_anew_if_others_draw(study):
+    # Each process signs before it looks: of two that begin together, one sees the other at least.
+    others = len(_signs_of_life(study)) > 1
     tuned_before = any("owner" in trial.user_attrs for trial in study.get_trials(deepcopy=False))
-    if tuned_before and study.sampler not in _SAMPLERS:
+    if (tuned_before or others) and study.sampler not in _SAMPLERS:
         study.sampler.reseed_rng()
     _SAMPLERS.add(study.sampler)
+
+
+def _beat(study, ended):
+    with suppress(Exception):  # a full disk, a database that is gone: the trials will say so
+        while not ended.wait(BEAT_SECONDS):
+            _say_that_we_live(study)
+
+
+def _say_that_we_live(study):
+    process = _this_process()
+    study.set_user_attr(_name(process), {**process, "at": time.time()})
+
+
+def _name(process):
+    return f"tuned by {process['host']} {process['pid']} {process['started']}"
+
+
+def _signs_of_life(study):
+    """Return what each process that has tuned the study last said, by name."""
+    attributes = study.user_attrs.items()
+    return {name: process for name, process in attributes if name.startswith("tuned by ")}
+
+
+def _running(study):
+    return study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+
+
+def _host(trial):
+    return trial.user_attrs.get("owner", {}).get("host")
+
+
+def _has_heartbeats(study):
+    interval = getattr(study._storage, "get_heartbeat_interval", lambda: None)
+    return interval() is not None
 
 
 def _this_process():

@@ -8,19 +8,25 @@ import threading
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.pruners import HyperbandPruner
+from optuna.samplers import GridSampler
+from optuna.storages import InMemoryStorage
 from optuna.trial import Trial, TrialState
 
 from hpo_helpers import resuming
+from hpo_helpers.grid import EachCellOnce
 from hpo_helpers.jobs import Job, JobStatus, Launcher
 from hpo_helpers.progress import ProgressBar
 
 Space = Mapping[str, BaseDistribution] | Callable[[Trial], Mapping[str, Any]]
+
+#: So many configurations in a row that `space` prunes mean that it will never find another.
+MAX_PRUNED_BY_SPACE = 1000
 
 #: Clocks are sums of floats: a deadline closer than this, in seconds, has been reached.
 CLOCK_TOLERANCE = 1e-6
@@ -43,20 +49,23 @@ def tune(
     Reports go to the study's pruner in the order in which they were made. A trial that
     trains to its end is told the value of its last epoch; a pruned one frees its worker at
     once. The same call after an interruption, in a new process too, goes on where the study
-    stood; a new sampler is seeded anew then, since it would propose the same again.
+    stood; a new sampler is seeded anew then, since it would propose the same again. A configuration whose
+    process died is tried again, twice at most.
 
     Parameters
     ----------
     study
         With one objective. Its sampler proposes configurations, its pruner ends trials early.
     space
-        A dict of Optuna distributions, or a function of a trial that returns parameters.
+        A dict of Optuna distributions, or a function of a trial that returns parameters. It may raise
+        ``TrialPruned``, of a configuration that was trained before for example.
     launcher
         Where the jobs run. It is not closed.
     epochs
         The longest training, in epochs; shorter where the space searches ``"epochs"``.
     n_trials
-        End when the study has so many finished trials, of earlier calls too.
+        End when the study has so many finished trials, of earlier calls too. A grid (of a
+        ``GridSampler``) ends by itself, when each cell was trained once.
     timeout
         End when the study's clock, the launcher's over all calls, reads so many seconds.
         Trials still running then are told PRUNED.
@@ -70,30 +79,36 @@ def tune(
     Raises
     ------
     ValueError
-        If a setting is out of range, or neither `n_trials` nor `timeout` is given.
+        If a setting is out of range, if neither `n_trials` nor `timeout` is given, or if a storage on
+        disk could not give back a choice as it was.
     RuntimeError
         If `max_failures` trials in a row failed. The message carries the last error.
 
     Notes
     -----
     A trial's user attributes are ``started`` and ``finished`` (the study's clock, in
-    seconds); ``reports`` (one dict an epoch: ``epoch``, ``time``, and what training yielded);
-    ``error`` if it failed; ``stop_reason`` if it was pruned; and ``owner`` (host, pid and
-    start of its process), by which those that a dead process left are queued again.
+    seconds); ``report 1`` and so on (a dict for each epoch: ``epoch``, ``time``, and what
+    training yielded); ``error`` if it failed; ``stop_reason`` if it was pruned; and ``owner``
+    (host, pid and start of its process), by which those that a dead process left are queued
+    again. ``requeued`` marks those, ``retry_of`` their next try. Those on other machines are
+    left alone until nothing else is to be done; then they are taken over, unless their
+    process gives a sign of life within half a minute.
     """
     _check(study, launcher, epochs, n_trials, timeout, trial_timeout, max_failures)
-    resuming.take_up(study)
-    session = _Session(study, space, launcher, epochs, n_trials, timeout, trial_timeout, max_failures)
-    study.stop = session.stop_asking  # GridSampler calls it when the grid is exhausted
-    try:
-        with ProgressBar(n_trials, timeout, enabled=progress) as bar:
-            while session.step():
-                bar.show(session.n_finished, session.clock(), session.incumbent)
-    except BaseException as error:
-        session.abandon(error)
-        raise
-    finally:
-        del study.stop
+    if not callable(space):
+        _check_choices(study, space)
+    with resuming.taken_up(study), _each_cell_once(study):
+        session = _Session(study, space, launcher, epochs, n_trials, timeout, trial_timeout, max_failures)
+        study.stop = session.stop_asking  # some samplers call it when they are through
+        try:
+            with ProgressBar(n_trials, timeout, enabled=progress) as bar:
+                while session.step():
+                    bar.show(session.n_finished, session.clock(), session.incumbent)
+        except BaseException as error:
+            session.abandon(error)
+            raise
+        finally:
+            del study.stop
 
 
 @dataclass
@@ -103,7 +118,6 @@ class _Run:
     trial: Trial
     job: Job
     started: float
-    reports: list[dict[str, Any]] = field(default_factory=list)
     value: float | None = None
 
 
@@ -122,12 +136,12 @@ class _Session:
         self._running: dict[int, _Run] = {}  # by job id
         self._starting: Trial | None = None  # asked for and signed, not submitted yet
         self._stopping: list[Job] = []  # told to stop, their workers not free yet
-        self._failures = 0  # in a row
+        self._failures = self._pruned_by_space = 0  # in a row
         self._asking = True
         self._sign = 1 if study.direction == optuna.study.StudyDirection.MINIMIZE else -1
         self._offset = resuming.last_time(study) - launcher.clock()
         self.incumbent = _best_report(study, self._sign)
-        self.n_finished = _count(study, running=False)
+        self.n_finished = _n_finished(study.get_trials(deepcopy=False))
 
     def clock(self):
         """Return the study's clock, in seconds: the launcher's, moved on by earlier calls."""
@@ -143,7 +157,7 @@ class _Session:
             self._start()
         jobs = [run.job for run in self._running.values()] + self._stopping
         if not jobs:
-            return False
+            return self._is_short() and resuming.close_silent_trials(self._study)
         self._launcher.wait(jobs, self._until_deadline())
         self._collect()
         self._end_overdue()
@@ -165,7 +179,15 @@ class _Session:
             return False
         if len(self._running) + len(self._stopping) >= self._launcher.n_workers:
             return False
-        return self._n_trials is None or _count(self._study, running=True) < self._n_trials
+        if isinstance(self._study.sampler, EachCellOnce) and not self._study.sampler.is_open(self._study):
+            return False
+        return self._n_trials is None or _n_begun(self._study.get_trials(deepcopy=False)) < self._n_trials
+
+    def _is_short(self):
+        """Return whether more trials are wanted than are finished, and there is time for them."""
+        if not self._asking or self._time_is_up():
+            return False
+        return self._n_trials is None or _n_finished(self._study.get_trials(deepcopy=False)) < self._n_trials
 
     def _start(self):
         # An interruption between asking and signing would leave a trial that nobody knows.
@@ -173,16 +195,42 @@ class _Session:
             trial = self._study.ask() if callable(self._space) else self._study.ask(dict(self._space))
             resuming.sign(trial)
             self._starting = trial
+        if self._is_one_too_many(trial):
+            self._starting = None
+            return resuming.withdraw(self._study, trial, "other processes had asked for the last ones")
         try:
             params = self._space(trial) if callable(self._space) else trial.params
+            _check_choices(self._study, trial.distributions)
             trial.set_user_attr("started", started := self.clock())
             job = self._launcher.submit(dict(params), self._epochs)
+        except optuna.TrialPruned as reason:
+            return self._pruned_by_the_space(trial, reason)
         except Exception as error:
             trial.set_user_attr("error", f"it could not be started: {error!r}")
             self._study.tell(trial, state=TrialState.FAIL)
             raise
         self._running[job.id] = _Run(trial, job, started)
         self._starting = None
+        self._pruned_by_space = 0
+
+    def _is_one_too_many(self, trial):
+        """Return whether a trial was asked for in the same instant as others', of which fewer were wanted."""
+        trials = self._study.get_trials(deepcopy=False)
+        if "requeued" in trials[trial.number].user_attrs:  # its grid has no cell left
+            return True
+        return self._n_trials is not None and _n_begun(trials[: trial.number]) >= self._n_trials
+
+    def _pruned_by_the_space(self, trial, reason):
+        trial.set_user_attr("stop_reason", f"pruned by the space: {reason}")
+        self._study.tell(trial, state=TrialState.PRUNED)
+        self._starting = None
+        self.n_finished += 1
+        self._pruned_by_space += 1
+        if self._pruned_by_space >= MAX_PRUNED_BY_SPACE:
+            raise RuntimeError(
+                f"the space pruned {MAX_PRUNED_BY_SPACE} configurations in a row, "
+                f"the last one with: {str(reason) or 'no reason'}"
+            )
 
     def _until_deadline(self):
         starts = [run.started for run in self._running.values()]
@@ -208,9 +256,8 @@ class _Session:
 
     def _report(self, run, report):
         metrics = {**report.metrics, "epoch": report.epoch, "time": report.time + self._offset}
-        run.reports.append(json.loads(json.dumps(metrics, default=_plain)))
         run.value = report.value
-        run.trial.set_user_attr("reports", run.reports)
+        run.trial.set_user_attr(f"report {report.epoch}", json.loads(json.dumps(metrics, default=_plain)))
         run.trial.report(report.value, report.epoch)
         if self.incumbent is None or self._sign * report.value < self._sign * self.incumbent:
             self.incumbent = report.value
@@ -253,12 +300,14 @@ class _Session:
         self.n_finished += 1
         self._failures = self._failures + 1 if state == TrialState.FAIL else 0
         if self._failures >= self._max_failures:
-            last = f"the last one with: {attributes['error']}"
-            raise RuntimeError(f"{self._failures} trials in a row failed, {last}")
+            raise RuntimeError(
+                f"{self._failures} trials in a row failed, the last one with: {attributes['error']}\n"
+                f"(Where so many are to be expected, give more than max_failures={self._max_failures}.)"
+            )
 
 
 def _check(study, launcher, epochs, n_trials, timeout, trial_timeout, max_failures):
-    if n_trials is None and timeout is None:
+    if n_trials is None and timeout is None and not isinstance(study.sampler, GridSampler):
         raise ValueError("give n_trials, timeout, or both: otherwise tuning would never end")
     if int(epochs) != epochs or epochs < 1:
         raise ValueError(f"epochs must be a whole number of at least 1, got {epochs!r}")
@@ -274,13 +323,41 @@ def _check(study, launcher, epochs, n_trials, timeout, trial_timeout, max_failur
         )
 
 
-def _count(study, running):
-    trials = study.get_trials(deepcopy=False)
-    finished = sum(trial.state.is_finished() and "requeued" not in trial.user_attrs for trial in trials)
-    if not running:
-        return finished
-    in_training = [trial for trial in trials if trial.state == TrialState.RUNNING]
-    return finished + sum("owner" in trial.user_attrs for trial in in_training)
+def _check_choices(study, distributions):
+    """Raise ValueError for a choice that would be another one once a storage on disk is read again."""
+    if isinstance(study._storage, InMemoryStorage):
+        return
+    for name, distribution in distributions.items():
+        for choice in getattr(distribution, "choices", ()):
+            if not _is_kept_by_json(choice):
+                advice = "choose among numbers and text, and look up there what to train"
+                raise ValueError(f"{name!r} has the choice {choice!r}, which a file cannot keep: {advice}")
+
+
+def _is_kept_by_json(choice):
+    with suppress(TypeError, ValueError):
+        return json.loads(json.dumps(choice)) == choice or choice != choice  # nan is unlike itself
+    return False
+
+
+@contextmanager
+def _each_cell_once(study):
+    sampler = study.sampler
+    if isinstance(sampler, GridSampler):
+        study.sampler = EachCellOnce(sampler)
+    try:
+        yield
+    finally:
+        study.sampler = sampler
+
+
+def _n_finished(trials):
+    return sum(trial.state.is_finished() and "requeued" not in trial.user_attrs for trial in trials)
+
+
+def _n_begun(trials):
+    in_training = [trial.user_attrs for trial in trials if trial.state == TrialState.RUNNING]
+    return _n_finished(trials) + sum("owner" in attributes for attributes in in_training)
 
 
 def _best_report(study, sign):

@@ -18,7 +18,8 @@ MAY_KNOW = {
     "mxnet_compat": set(),
     "journal": set(),
     "progress": set(),
-    "comparing": {"jobs", "progress", "tuning"},
+    "grid": set(),
+    "comparing": {"jobs", "progress", "resuming", "tuning"},
     "policies": set(),
     "resuming": set(),
     "replay_mnist": {"curves", "spaces", "train_mnist"},
@@ -32,7 +33,7 @@ MAY_KNOW = {
     "sweeps": {"jobs", "spaces", "plotting", "policies", "tuning"},
     "crossval": {"jobs"},
     "evolution": {"jobs", "spaces", "tuning"},
-    "tuning": {"jobs", "progress", "resuming"},
+    "tuning": {"grid", "jobs", "progress", "resuming"},
     "__main__": {"datasets"},
 }
 HEAVY = {"mxnet", "matplotlib", "boto3", "moto", "azure", "inspyred", "sklearn", "scipy", "pooch", "joblib"}

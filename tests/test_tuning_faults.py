@@ -83,7 +83,7 @@ def test_the_study_tells_what_happened_to_a_job_and_its_process_is_gone(study_of
         assert trial.state == TrialState.FAIL
         assert EXPECTED[fault] in trial.user_attrs["error"]
     assert trial.intermediate_values[1] == 0.5  # what came before the fault is kept
-    assert not is_running(trial.user_attrs["reports"][0]["pid"])
+    assert not is_running(trial.user_attrs["report 1"]["pid"])
 
 
 # Faults of the process that tunes: a script as a reader would write it, with no guard around it
@@ -177,7 +177,7 @@ def assert_whole(study):
     """Every trial ended, and every configuration that was cut off was trained after all."""
     done = [trial for trial in study.trials if trial.state == TrialState.COMPLETE]
     assert len(done) == 8
-    assert all(len(trial.user_attrs["reports"]) == 4 for trial in done)
+    assert all(len(resuming.reports_of(trial)) == 4 for trial in done)
     cut_off = [trial for trial in study.trials if trial.state != TrialState.COMPLETE]
     assert {trial.state for trial in cut_off} <= {TrialState.FAIL}
     retried = {trial.user_attrs.get("retry_of"): trial.params for trial in done}
@@ -298,7 +298,7 @@ def test_several_processes_share_a_study_and_no_trial_is_lost_or_doubled(tmp_pat
     # Each process may have started some more in the instant in which another started the last.
     assert 12 <= len(trials) <= 16
     assert len({trial.user_attrs["owner"]["pid"] for trial in trials}) == 3
-    assert all([report["epoch"] for report in t.user_attrs["reports"]] == [1, 2, 3, 4] for t in trials)
+    assert all([report["epoch"] for report in resuming.reports_of(t)] == [1, 2, 3, 4] for t in trials)
 
 
 # The journal
