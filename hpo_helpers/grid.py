@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import time
+from datetime import datetime
 from typing import Any
 
 import optuna
 from optuna.samplers import GridSampler
 from optuna.trial import FrozenTrial, TrialState
 
+#: Within so many seconds a process that asked for a trial has written down its cell, or is dead.
+ASKING_SECONDS = 2.0
+
 
 class EachCellOnce(GridSampler):
-    """Optuna's GridSampler, with cells that follow from the trials' numbers alone.
+    """Optuna's GridSampler, with a cell for each new trial that no trial before it has.
 
-    A new trial takes the first cell that no trial before it has. Whoever asks reckons the same, so no two
-    take one cell. Optuna draws cells at random once the grid's size is reached, twice where two ask at the
+    Optuna draws cells at random once there are as many trials as cells, twice where two workers ask at the
     same time, and knows no cell of a trial that was queued by hand or queued again.
 
     Parameters
@@ -24,45 +28,64 @@ class EachCellOnce(GridSampler):
 
     def __init__(self, sampler: GridSampler) -> None:
         self.__dict__.update(vars(sampler))
+        self.n_cells = len(self._all_grids)
 
     def is_open(self, study: optuna.Study) -> bool:
         """Return whether a cell is without a trial, or a trial waits in the queue."""
-        taken = set(self._cells(study).values())
-        waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-        return bool(waiting) or len(taken - {None}) < len(self._all_grids)
+        trials = self._trials(study)
+        is_waiting = any(trial.state == TrialState.WAITING for trial in trials)
+        return is_waiting or len(set(self._cells(trials).values()) - {None}) < self.n_cells
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
         """Write down the trial's cell, as Optuna does; if none is left, that the trial does not count."""
-        storage, number = study._storage, trial._trial_id
-        cell = self._cells(study)[trial.number]
+        storage, trial_id = study._storage, trial._trial_id
+        cells = self._cells_before(study, trial.number + 1)
+        cell = cells.pop(trial.number)
         if cell is None and trial.system_attrs.get("fixed_params"):
             return  # somebody's own configuration
         if cell is None:
-            storage.set_trial_user_attr(number, "requeued", True)
-        storage.set_trial_system_attr(number, "search_space", self._search_space)
-        storage.set_trial_system_attr(number, "grid_id", cell or 0)
+            cell = min(set(range(self.n_cells)) - set(cells.values()), default=None)
+        if cell is None:
+            storage.set_trial_user_attr(trial_id, "requeued", True)
+            cell = 0
+        # What stands there of a trial that was queued; by it, it is queued again.
+        values = dict(zip(self._param_names, self._all_grids[cell], strict=True))
+        storage.set_trial_system_attr(trial_id, "fixed_params", values)
+        storage.set_trial_system_attr(trial_id, "grid_id", cell)
+        storage.set_trial_system_attr(trial_id, "search_space", self._search_space)
 
     def after_trial(self, study: optuna.Study, trial: FrozenTrial, state: Any, values: Any) -> None:
         """Leave it to `tune` when the grid is through."""
 
-    def _cells(self, study):
-        """Return each trial's cell, by number; None for one without."""
-        cells, free = {}, set(range(len(self._all_grids)))
-        # Not study.get_trials: a pruner may show the sampler a part of the study.
-        for trial in study._storage.get_all_trials(study._study_id, deepcopy=False):
-            cell = self._known_cell(trial)
-            is_new = not trial.state.is_finished() and not trial.system_attrs.get("fixed_params")
-            if cell is None and is_new:
-                cell = min(free, default=None)
-            cells[trial.number] = cell
-            free.discard(cell)
-        return cells
+    def _cells_before(self, study, number):
+        """Return the cells of the first trials, once other processes have written down theirs."""
+        while True:
+            trials = self._trials(study)[:number]
+            cells = self._cells(trials)
+            if not any(cells[trial.number] is None and _is_asked_for(trial) for trial in trials[:-1]):
+                return cells
+            time.sleep(0.01)
 
-    def _known_cell(self, trial):
+    def _cells(self, trials):
+        """Return each trial's cell, by number; None for one without."""
+        return {trial.number: self._cell_of(trial) for trial in trials}
+
+    def _cell_of(self, trial):
         values = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
         cell = tuple(values.get(name, self) for name in self._param_names)
-        if cell in self._all_grids:
+        if cell in self._all_grids:  # also where another order of cells was drawn
             return self._all_grids.index(cell)
         if self._same_search_space(trial.system_attrs.get("search_space", {})):
             return trial.system_attrs["grid_id"]
         return None
+
+    def _trials(self, study):
+        # Not study.get_trials: a pruner may show the sampler a part of the study.
+        return study._storage.get_all_trials(study._study_id, deepcopy=False)
+
+
+def _is_asked_for(trial):
+    """Return whether a process is about to write down a trial's cell."""
+    if trial.state != TrialState.RUNNING or trial.system_attrs.get("fixed_params"):
+        return False
+    return abs(datetime.now() - trial.datetime_start).total_seconds() < ASKING_SECONDS

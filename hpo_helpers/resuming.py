@@ -54,10 +54,8 @@ def sign(trial: Trial) -> None:
 
 def withdraw(study: optuna.Study, trial: Trial | FrozenTrial, reason: str) -> None:
     """Close a trial that does not count."""
-    # A trial of another process has no public way to take an attribute.
-    study._storage.set_trial_user_attr(trial._trial_id, "error", reason)
     study._storage.set_trial_user_attr(trial._trial_id, "requeued", True)
-    study.tell(trial.number, state=TrialState.FAIL)
+    _fail(study, trial, reason)
 
 
 def requeue(study: optuna.Study, trial: Trial | FrozenTrial, reason: str, *, n_deaths: int = 0) -> None:
@@ -67,8 +65,7 @@ def requeue(study: optuna.Study, trial: Trial | FrozenTrial, reason: str, *, n_d
     withdraw(study, trial, reason)
     if params:
         deaths = asked.user_attrs.get("n_deaths", 0) + n_deaths
-        attributes = {"retry_of": trial.number, "n_deaths": deaths, "owner": _this_process()}
-        study.enqueue_trial(params, user_attrs=attributes)
+        study.enqueue_trial(params, user_attrs={"retry_of": trial.number, "n_deaths": deaths})
 
 
 def reports_of(trial: FrozenTrial) -> list[dict[str, Any]]:
@@ -152,10 +149,15 @@ def _close(study, trials):
             if n_deaths < MAX_RETRIES:
                 requeue(study, trial, reason, n_deaths=1)
             else:
-                error = f"{reason}, {n_deaths + 1} times"
-                study._storage.set_trial_user_attr(trial._trial_id, "error", error)
-                study.tell(trial.number, state=TrialState.FAIL)
+                _fail(study, trial, f"{reason}, {n_deaths + 1} times")
     return bool(trials)
+
+
+def _fail(study, trial, error):
+    # A trial of another process has no public way to take an attribute; and a tell that a sampler hears of
+    # would end the study where its grid is through.
+    study._storage.set_trial_user_attr(trial._trial_id, "error", error)
+    study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
 
 
 def _is_abandoned(study, trial):

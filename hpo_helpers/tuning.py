@@ -97,11 +97,12 @@ def tune(
     _check(study, launcher, epochs, n_trials, timeout, trial_timeout, max_failures)
     if not callable(space):
         _check_choices(study, space)
-    with resuming.taken_up(study), _each_cell_once(study):
+    with _each_cell_once(study), resuming.taken_up(study):
         session = _Session(study, space, launcher, epochs, n_trials, timeout, trial_timeout, max_failures)
         study.stop = session.stop_asking  # some samplers call it when they are through
         try:
-            with ProgressBar(n_trials, timeout, enabled=progress) as bar:
+            of_the_grid = getattr(study.sampler, "n_cells", None)
+            with ProgressBar(n_trials or of_the_grid, timeout, enabled=progress) as bar:
                 while session.step():
                     bar.show(session.n_finished, session.clock(), session.incumbent)
         except BaseException as error:

@@ -1,22 +1,30 @@
 """tune() by its contract, in virtual time: what is asked, reported, pruned and told, and when."""
 
+import itertools
 import math
 import signal
 import socket
+import threading
+import time
+from collections import Counter
 
 import numpy as np
 import optuna
 import pytest
-from optuna.distributions import FloatDistribution, IntDistribution
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 from virtual import VirtualLauncher
 
+from hpo_helpers import resuming
 from hpo_helpers.comparing import anytime, reports
 from hpo_helpers.jobs import make_report
 from hpo_helpers.jobs.replay import ReplayLauncher
+from hpo_helpers.journal import open_journal
 from hpo_helpers.tuning import tune
 
 SPACE = {"x": FloatDistribution(0.0, 1.0)}
+
+DEAD = {"host": socket.gethostname(), "pid": 2**22 + 1, "started": 0.0}
 
 
 def new_study(pruner=None, direction="minimize", sampler=None, **settings):
@@ -35,6 +43,19 @@ def run(study, curve=falling, n_workers=2, space=SPACE, launcher=None, **limits)
     launcher = launcher or VirtualLauncher(curve, n_workers)
     tune(study, space, launcher, **{"epochs": 9, "progress": False, **limits})
     return launcher
+
+
+class InterruptedLauncher(VirtualLauncher):
+    """Somebody presses Ctrl-C when its clock reads so many seconds."""
+
+    def __init__(self, curve, n_workers, seconds):
+        super().__init__(curve, n_workers)
+        self.seconds = seconds
+
+    def wait(self, jobs, timeout=None):
+        super().wait(jobs, timeout)
+        if self.clock() >= self.seconds:
+            raise KeyboardInterrupt
 
 
 class RecordingPruner(optuna.pruners.BasePruner):
@@ -187,14 +208,8 @@ def test_a_job_that_ends_without_a_report_has_failed():
 
 
 def test_an_interrupted_trial_is_closed_and_its_configuration_comes_first_next_time():
-    class Interrupted(VirtualLauncher):
-        def wait(self, jobs, timeout=None):
-            super().wait(jobs, timeout)
-            if self._now >= 12.0:
-                raise KeyboardInterrupt
-
     study = new_study()
-    launcher = Interrupted(falling, 2)
+    launcher = InterruptedLauncher(falling, 2, 12.0)
     with pytest.raises(KeyboardInterrupt):
         run(study, launcher=launcher, n_trials=4)
     assert all(job.finished for job in launcher.jobs)
@@ -249,24 +264,131 @@ def test_a_space_that_searches_epochs_sets_the_length_of_the_job():
         assert trial.state == TrialState.COMPLETE
 
 
-def test_a_grid_ends_when_it_is_exhausted():
-    sampler = optuna.samplers.GridSampler({"x": [0.1, 0.2, 0.3]}, seed=0)
-    study = new_study(sampler=sampler)
-    run(study, n_trials=100)
-    finished = [t for t in study.trials if t.state == TrialState.COMPLETE]
-    assert {t.params["x"] for t in finished} == {0.1, 0.2, 0.3}
-    assert len(finished) < 6
+CELLS = {"x": [0.1, 0.2, 0.3], "y": [1, None]}
+GRID_SPACE = {name: CategoricalDistribution(values) for name, values in CELLS.items()}
+
+
+def trained_cells(study):
+    """Return how often each cell was trained to an end."""
+    counted = [trial for trial in study.trials if "requeued" not in trial.user_attrs]
+    assert all(trial.state.is_finished() for trial in counted)
+    return Counter(tuple(trial.params.values()) for trial in counted)
+
+
+EACH_ONCE = dict.fromkeys(itertools.product(*CELLS.values()), 1)
+
+
+@pytest.mark.parametrize("n_workers", [1, 4, 9])
+def test_a_grid_ends_by_itself_when_each_cell_was_trained_once(n_workers):
+    study = new_study(sampler=optuna.samplers.GridSampler(CELLS, seed=0))
+    for n_trials in (None, 100):
+        run(study, space=GRID_SPACE, n_workers=n_workers, n_trials=n_trials)
+        assert trained_cells(study) == EACH_ONCE and len(study.trials) == 6
     with pytest.raises(RuntimeError, match="supposed to be invoked"):
         study.stop()  # Optuna's own again
+    assert type(study.sampler) is optuna.samplers.GridSampler
+    assert study.sampler.is_exhausted(study)
+
+
+@pytest.mark.parametrize("seed_of_the_second_call", [0, 1])
+def test_a_grid_that_is_interrupted_or_queued_by_hand_trains_each_cell_once(seed_of_the_second_call):
+    study = new_study(sampler=optuna.samplers.GridSampler(CELLS, seed=0))
+    study.enqueue_trial({"x": 0.2, "y": None})
+    for seconds in (8.0, 12.0):
+        with pytest.raises(KeyboardInterrupt):
+            run(study, space=GRID_SPACE, launcher=InterruptedLauncher(falling, 2, seconds))
+    abandoned = study.ask(GRID_SPACE)  # by a process that died
+    abandoned.set_user_attr("owner", DEAD)
+    study.sampler = optuna.samplers.GridSampler(CELLS, seed=seed_of_the_second_call)
+    run(study, space=GRID_SPACE, n_workers=4)
+    assert trained_cells(study) == EACH_ONCE
 
 
 def test_a_trial_of_a_living_process_is_left_alone():
     study = new_study()
-    dead = {"host": socket.gethostname(), "pid": 2**22 + 1, "started": 0.0}
-    study.set_user_attr("tuned by a process of the past", dead)
+    study.set_user_attr("tuned by a process of the past", DEAD)
     study.ask(SPACE)  # by hand, in this process
     run(study, n_trials=3)
     assert study.trials[0].state == TrialState.RUNNING
+
+
+def test_what_a_process_on_another_machine_left_is_trained_here_unless_it_gives_a_sign_of_life(monkeypatch):
+    monkeypatch.setattr(resuming, "BEAT_SECONDS", 0.2)
+    monkeypatch.setattr(resuming, "SILENCE_SECONDS", 0.5)
+    study, ended = new_study(), threading.Event()
+    owners = {host: {"host": host, "pid": 1, "started": 0.0} for host in ("silent", "alive")}
+    for owner in owners.values():
+        study.ask(SPACE).set_user_attr("owner", owner)
+
+    def live():
+        while not ended.wait(0.05):
+            study.set_user_attr(resuming._name(owners["alive"]), {"at": time.time()})
+
+    thread = threading.Thread(target=live)
+    thread.start()
+    with pytest.warns(UserWarning) as warned:
+        run(study, n_trials=4)
+    numbers = [str(warning.message).partition(" are in training on ")[0] for warning in warned]
+    assert numbers == ["trials 0, 1", "trials 1"]
+    ended.set()
+    thread.join()
+    states = Counter(trial.state for trial in study.trials)
+    assert states == {TrialState.COMPLETE: 3, TrialState.FAIL: 1, TrialState.RUNNING: 1}
+    assert [t.params for t in study.trials if t.user_attrs.get("retry_of") == 0] == [study.trials[0].params]
+    resuming.close_trials_of(study, "alive")
+    run(study, n_trials=4)  # without a warning
+    assert Counter(t.state for t in study.trials) == {TrialState.COMPLETE: 4, TrialState.FAIL: 2}
+
+
+def test_a_configuration_whose_process_dies_each_time_fails_after_two_retries():
+    study = new_study()
+    study.enqueue_trial({"x": 0.5})
+    for _ in range(3):
+        study.ask(SPACE).set_user_attr("owner", DEAD)
+        with pytest.raises(KeyboardInterrupt):  # which is no death of a process
+            run(study, launcher=InterruptedLauncher(falling, 1, 1.0), n_trials=2)
+    run(study, n_trials=2)
+    counted = [trial for trial in study.trials if "requeued" not in trial.user_attrs]
+    assert [trial.state for trial in counted] == [TrialState.FAIL, TrialState.COMPLETE]
+    assert counted[0].params == {"x": 0.5} != counted[1].params
+    assert counted[0].user_attrs["error"] == "its process ended before the trial did, 3 times"
+
+
+def test_a_process_that_begins_beside_another_does_not_draw_the_same():
+    alone, beside = new_study(), new_study()
+    beside.set_user_attr("tuned by another", DEAD)
+    for study in (alone, beside):
+        run(study, n_trials=2)
+    assert {t.params["x"] for t in alone.trials}.isdisjoint(t.params["x"] for t in beside.trials)
+
+
+def test_the_space_may_prune_a_configuration_but_not_all():
+    def space(trial):
+        x = trial.suggest_int("x", 0, 3)
+        if any(x == t.params["x"] for t in trial.study.get_trials(states=(TrialState.COMPLETE,))):
+            raise optuna.TrialPruned("seen before")
+        return {"x": x}
+
+    study = new_study()
+    launcher = run(study, space=space, n_trials=30, n_workers=1)
+    assert sorted(job.params["x"] for job in launcher.jobs) == [0, 1, 2, 3]
+    pruned = [trial for trial in study.trials if trial.state == TrialState.PRUNED]
+    assert {t.user_attrs["stop_reason"] for t in pruned} == {"pruned by the space: seen before"} and len(pruned) == 26
+    with pytest.raises(RuntimeError, match="1000 configurations in a row, the last one with: seen before"):
+        run(study, space=space, timeout=1e6)
+
+
+@pytest.mark.filterwarnings("ignore:Choices for a categorical")
+@pytest.mark.parametrize("choice", [(3, 5), [(1, 2)], {1: 2}, object(), np.int64(3)])
+def test_a_choice_that_no_file_keeps_is_refused_where_the_study_lies_in_one(tmp_path, choice):
+    choices = [choice, None, math.nan, 1.5, "a", True]
+    study = optuna.create_study(storage=open_journal(tmp_path / "study.journal"))
+    with pytest.raises(ValueError, match="'x' has the choice .* which a file cannot keep"):
+        run(study, space={"x": CategoricalDistribution(choices)}, n_trials=1)
+    assert not study.trials
+    with pytest.raises((ValueError, TypeError)):
+        run(study, space=lambda trial: {"x": trial.suggest_categorical("x", choices)}, n_trials=1)
+    assert [trial.state for trial in study.trials] == [TrialState.FAIL]
 
 
 def test_bad_settings_are_refused_with_their_value():

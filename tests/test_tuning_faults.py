@@ -13,8 +13,9 @@ import optuna
 import psutil
 import pytest
 from jupyter_client.manager import start_new_kernel
-from optuna.distributions import CategoricalDistribution
+from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState
+from virtual import VirtualLauncher
 
 from hpo_helpers import resuming
 from hpo_helpers.comparing import reports
@@ -301,7 +302,60 @@ def test_several_processes_share_a_study_and_no_trial_is_lost_or_doubled(tmp_pat
     assert all([report["epoch"] for report in resuming.reports_of(t)] == [1, 2, 3, 4] for t in trials)
 
 
-# The journal
+def test_processes_share_a_grid_and_each_cell_is_trained_once_though_one_is_killed(tmp_path):
+    cells = [i / 16 for i in range(12)]
+    grid = f"study.sampler = optuna.samplers.GridSampler({{'x': {cells}}}, seed=os.getpid())"
+    optuna.create_study(study_name="s", storage=open_journal(tmp_path / "study.journal"))
+    tunings = [Tuning(tmp_path, n_trials=None, before=grid) for _ in range(3)]
+    tunings[0].wait_for_epochs(5)
+    tunings[0].process.kill()
+    assert [tuning.end()[0] for tuning in tunings] == [-signal.SIGKILL, 0, 0]
+    assert Tuning(tmp_path, n_trials=None, before=grid).end()[0] == 0
+    counted = [trial for trial in tunings[0].study().trials if "requeued" not in trial.user_attrs]
+    assert sorted(trial.params["x"] for trial in counted) == cells
+    assert {trial.state for trial in counted} == {TrialState.COMPLETE}
+
+
+# Other storages
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+@pytest.mark.parametrize("grace_period, state", [(1, TrialState.FAIL), (60, TrialState.RUNNING)])
+def test_a_trial_of_another_program_is_judged_by_its_heartbeat(tmp_path, grace_period, state):
+    storage = optuna.storages.RDBStorage(
+        f"sqlite:///{tmp_path}/study.db",
+        heartbeat_interval=1,
+        grace_period=grace_period,
+        heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(),
+    )
+    study = optuna.create_study(storage=storage)
+    study.set_user_attr("tuned by one that is dead", {"host": socket.gethostname(), "pid": 2**22 + 1, "started": 0.0})
+    trial = study.ask({"x": FloatDistribution(0, 1)})
+    storage.record_heartbeat(trial._trial_id)
+    time.sleep(2.1 if state == TrialState.FAIL else 0)
+    launcher = VirtualLauncher(lambda params: iter([(1.0, params["x"])]), 1)
+    tune(study, {"x": FloatDistribution(0, 1)}, launcher, epochs=1, n_trials=2, progress=False)
+    assert study.trials[0].state == state
+    assert (trial.params in [job.params for job in launcher.jobs]) == (state == TrialState.FAIL)
+
+
+def test_a_journal_holds_each_report_once(tmp_path):
+    sizes = []
+    for epochs in (50, 150):
+        path = tmp_path / f"{epochs}.journal"
+        study = optuna.create_study(storage=open_journal(path), pruner=optuna.pruners.NopPruner())
+        launcher = VirtualLauncher(lambda params: iter([(1.0, 0.5)] * epochs), 1)
+        tune(study, {"x": FloatDistribution(0, 1)}, launcher, epochs=epochs, n_trials=1, progress=False)
+        assert len(reports(study)) == epochs
+        sizes.append(path.stat().st_size)
+    assert sizes[1] < 3.2 * sizes[0]
+
+
+def test_a_journal_lies_also_where_no_symbolic_link_is_allowed(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "symlink", None)
+    study = optuna.create_study(storage=open_journal(tmp_path / "study.journal"))
+    study.enqueue_trial({"x": 1})
+    assert len(study.trials) == 1
 
 
 def test_half_a_line_is_cut_off_and_the_rest_of_the_journal_is_read(tmp_path):
