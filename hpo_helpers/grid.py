@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import time
-from datetime import datetime
 from typing import Any
 
 import optuna
 from optuna.samplers import GridSampler
 from optuna.trial import FrozenTrial, TrialState
 
-#: Within so many seconds a process that asked for a trial has written down its cell, or is dead.
-ASKING_SECONDS = 2.0
+from hpo_helpers.resuming import is_being_asked_for
 
 
 class EachCellOnce(GridSampler):
@@ -62,7 +60,8 @@ class EachCellOnce(GridSampler):
         while True:
             trials = self._trials(study)[:number]
             cells = self._cells(trials)
-            if not any(cells[trial.number] is None and _is_asked_for(trial) for trial in trials[:-1]):
+            asked_for = [trial for trial in trials[:-1] if is_being_asked_for(trial)]
+            if all(trial.system_attrs.get("fixed_params") for trial in asked_for):
                 return cells
             time.sleep(0.01)
 
@@ -83,9 +82,3 @@ class EachCellOnce(GridSampler):
         # Not study.get_trials: a pruner may show the sampler a part of the study.
         return study._storage.get_all_trials(study._study_id, deepcopy=False)
 
-
-def _is_asked_for(trial):
-    """Return whether a process is about to write down a trial's cell."""
-    if trial.state != TrialState.RUNNING or trial.system_attrs.get("fixed_params"):
-        return False
-    return abs(datetime.now() - trial.datetime_start).total_seconds() < ASKING_SECONDS

@@ -25,6 +25,9 @@ BEGUN = time.time()
 #: How often a process that tunes says that it lives, and how long it may be silent, in seconds.
 BEAT_SECONDS, SILENCE_SECONDS = 10.0, 30.0
 
+#: Within so many seconds a process that asked for a trial has signed it, or is dead.
+ASKING_SECONDS = 2.0
+
 #: How often a configuration is tried again whose process died, before it fails.
 MAX_RETRIES = 2
 
@@ -50,6 +53,13 @@ def taken_up(study: optuna.Study) -> Iterator[None]:
 def sign(trial: Trial) -> None:
     """Write down that this process trains a trial."""
     trial.set_user_attr("owner", _this_process())
+
+
+def is_being_asked_for(trial: FrozenTrial) -> bool:
+    """Return whether a process may be about to write down what it has asked for."""
+    if trial.state != TrialState.RUNNING or "owner" in trial.user_attrs:
+        return False
+    return abs(time.time() - trial.datetime_start.timestamp()) < ASKING_SECONDS
 
 
 def withdraw(study: optuna.Study, trial: Trial | FrozenTrial, reason: str) -> None:

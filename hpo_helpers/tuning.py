@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 import threading
+import time
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager, suppress
@@ -216,10 +218,14 @@ class _Session:
 
     def _is_one_too_many(self, trial):
         """Return whether a trial was asked for in the same instant as others', of which fewer were wanted."""
-        trials = self._study.get_trials(deepcopy=False)
-        if "requeued" in trials[trial.number].user_attrs:  # its grid has no cell left
-            return True
-        return self._n_trials is not None and _n_begun(trials[: trial.number]) >= self._n_trials
+        limit = math.inf if self._n_trials is None else self._n_trials
+        while True:
+            *earlier, this = self._study.get_trials(deepcopy=False)[: trial.number + 1]
+            if "requeued" in this.user_attrs or _n_begun(earlier) >= limit:  # or its grid has no cell left
+                return True
+            if len(earlier) < limit or not any(map(resuming.is_being_asked_for, earlier)):
+                return False
+            time.sleep(0.01)
 
     def _pruned_by_the_space(self, trial, reason):
         trial.set_user_attr("stop_reason", f"pruned by the space: {reason}")

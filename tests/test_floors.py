@@ -18,7 +18,7 @@ MAY_KNOW = {
     "mxnet_compat": set(),
     "journal": set(),
     "progress": set(),
-    "grid": set(),
+    "grid": {"resuming"},
     "comparing": {"jobs", "progress", "resuming", "tuning"},
     "policies": set(),
     "resuming": set(),

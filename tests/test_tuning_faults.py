@@ -295,9 +295,9 @@ def test_several_processes_share_a_study_and_no_trial_is_lost_or_doubled(tmp_pat
     tunings = [Tuning(tmp_path, n_trials=12, before=begin_together) for _ in range(3)]
     assert [tuning.end()[0] for tuning in tunings] == [0, 0, 0]
     trials = tunings[0].study().trials
-    assert {trial.state for trial in trials} == {TrialState.COMPLETE}
-    # Each process may have started some more in the instant in which another started the last.
-    assert 12 <= len(trials) <= 16
+    # Those that were asked for in the instant in which another process asked for the last do not count.
+    trials = [trial for trial in trials if "requeued" not in trial.user_attrs]
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 12
     assert len({trial.user_attrs["owner"]["pid"] for trial in trials}) == 3
     assert all([report["epoch"] for report in resuming.reports_of(t)] == [1, 2, 3, 4] for t in trials)
 
