@@ -127,6 +127,11 @@ def syne_tune_domain(kind, **arguments):
     return {"x": {"domain_cls": kind, "domain_kwargs": arguments}}
 
 
+def finite_range(lower, upper, size, *, log_scale=False, cast_int=False):
+    bounds = {"lower": lower, "upper": upper, "size": size}
+    return syne_tune_domain("FiniteRange", **bounds, log_scale=log_scale, cast_int=cast_int)
+
+
 @pytest.mark.parametrize(
     "dialect, said, advice",
     [
@@ -140,7 +145,13 @@ def syne_tune_domain(kind, **arguments):
         ("Azure", azure_range("qloguniform", 0, 0, 2), "by 1 alone"),
         ("Syne Tune", {"x": 27}, "a constant is not searched"),
         ("Syne Tune", syne_tune_domain("OrdinalNearestNeighbor", categories=[1, 2]), "it has no such domain"),
-        ("Syne Tune", syne_tune_domain("FiniteRange", lower=1, log_scale=True), "it has no such domain"),
+        ("Syne Tune", finite_range(1, 8, 4, log_scale=True), "it has no steps on a logarithm"),
+        ("Syne Tune", finite_range(8, 64, 4, cast_int=True), "no such steps: list the values as a choice"),
+        ("Azure", {"x": {"type": "choice", "values": [{"a": 1}]}}, "a choice within a choice is a condition"),
+        ("Azure", {"x": {"type": "choice", "values": [[1, 2]]}}, "its categories are strings and numbers"),
+        ("Azure", {"x": {"type": "uniform", "min_value": 2, "max_value": 1}}, "(low=2, high=1)"),
+        ("Azure", {"x": {"type": "uniform", "min_value": 0, "max_value": 1, "q": 1}}, "argument 'q'"),
+        ("Amazon SageMaker", sagemaker_range(MinValue="1", ScalingType="Linear"), "(low=1.0, high=0.9)"),
     ],
 )
 def test_what_optuna_cannot_say_is_an_error_too(dialect, said, advice):
@@ -149,6 +160,54 @@ def test_what_optuna_cannot_say_is_an_error_too(dialect, said, advice):
     assert str(error.value).startswith("Optuna cannot say 'x', ")
     assert f" of {dialect}: " in str(error.value)
     assert advice in str(error.value)
+
+
+def broken(said):
+    """Yield copies of what a dialect says: each part of it left out once, and once each of other types."""
+    parts = said.items() if isinstance(said, dict) else enumerate(said) if isinstance(said, list) else ()
+    for key, part in list(parts):
+        for other in (None, {}, [], object(), True, math.nan, 10**400, *broken(part)):
+            copy = said.copy()
+            copy[key] = other
+            yield copy
+        copy = said.copy()
+        del copy[key]
+        yield copy
+
+
+@EVERY_DIALECT
+def test_of_what_has_another_form_all_that_is_refused_is_quoted(dialect):
+    there, back = DIALECTS[dialect]
+    said = there({name: COMMON[name] for name in ("rate", "batch", "optimizer")})
+    refusals = []
+    for copy in (None, [said], {1: said}, {"x": None}, *broken(said)):
+        try:
+            back(copy)
+        except ValueError as error:
+            refusals.append(str(error))
+    assert len(refusals) > 20
+    assert all(text.startswith(("Optuna cannot say '", "a search space must be a dict")) for text in refusals)
+    for space in (None, [1], {"x": None}, {"x": FloatDistribution(0, math.inf)}):
+        with pytest.raises(ValueError, match=r"got None|got \[1\]|'x'"):
+            there(space)
+
+
+@pytest.mark.parametrize("numbers", [None, [0.5], {}, {"momentum": None}, {"momentum": "0.5"}])
+def test_the_unit_cube_needs_a_number_for_each_name(numbers):
+    for convert in (to_unit_cube, from_unit_cube):
+        with pytest.raises(ValueError, match="'momentum' needs a number, got "):
+            convert({"momentum": COMMON["momentum"]}, numbers)
+        with pytest.raises(ValueError, match="a search space must be a dict of names, .* got None"):
+            convert(None, numbers)
+
+
+@pytest.mark.parametrize("size, upper", [(4, 2), (7, 1), (10, 1.0), (12, 1), (1001, 9.7), (1, 0.1)])
+def test_a_finite_range_keeps_each_value_there_and_back(size, upper):
+    lower = 0.1
+    found = spaces.from_syne_tune(finite_range(lower, upper, size))["x"]
+    for space in ({"x": found}, spaces.from_syne_tune(spaces.to_syne_tune({"x": found}))):
+        n_values = round((space["x"].high - space["x"].low) / space["x"].step) + 1
+        assert n_values == size and space["x"].high == pytest.approx(upper) and space["x"].low == lower
 
 
 def test_scipy_distributions_that_optuna_lacks_are_refused():

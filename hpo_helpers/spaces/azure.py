@@ -8,10 +8,9 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from hpo_helpers.spaces.wording import Space, categories, refusal, refusal_back, say_each, tidy
+from hpo_helpers.spaces.wording import Space, keeping, number, read_each, say_each, span, stepped, tidy
 
 DIALECT = "Azure"
-MULTIPLES = "its q-steps are multiples of q: begin at a multiple of the step, or list the values"
 TEXTS = "its categories are strings and numbers: write 'true' or 'none', and convert in the training script"
 
 
@@ -19,11 +18,6 @@ def to_azure(space: Space) -> dict[str, dict[str, Any]]:
     """Say a search space as the ``search_space`` of an Azure sweep job.
 
     Whole numbers become q-expressions, whose two end values Azure draws half as often as the others.
-
-    Parameters
-    ----------
-    space
-        Distributions of Optuna's.
 
     Returns
     -------
@@ -47,15 +41,14 @@ def from_azure(search_space: Mapping[str, Mapping[str, Any]]) -> dict[str, BaseD
     Raises
     ------
     ValueError
-        On the normal distributions, and on the q-expressions that Optuna has no counterpart of.
+        On normal distributions, choices within choices, and q-expressions without a counterpart in Optuna.
     """
-    return {name: _read(name, dict(expression)) for name, expression in search_space.items()}
+    return read_each(search_space, DIALECT, _read)
 
 
-def _say(name, distribution):
+def _say(distribution):
     if isinstance(distribution, CategoricalDistribution):
-        values = categories(name, distribution, DIALECT, _is_category, TEXTS)
-        return {"type": "choice", "values": values}
+        return {"type": "choice", "values": keeping(distribution.choices, _is_category, TEXTS)}
     low, high, step = distribution.low, distribution.high, distribution.step
     if distribution.log:
         bounds = {"min_value": math.log(low), "max_value": math.log(high)}
@@ -65,49 +58,61 @@ def _say(name, distribution):
     if step is None:
         return {"type": "uniform", "min_value": low, "max_value": high}
     if not _is_multiple(low, step):
-        raise refusal(name, distribution, DIALECT, MULTIPLES)
+        raise ValueError("its q-steps are multiples of q: begin at a multiple of the step, or list values")
     return {"type": "quniform", "min_value": low, "max_value": high, "q": step}
 
 
 def _is_category(choice):
-    return isinstance(choice, (str, int, float)) and not isinstance(choice, bool)
+    is_number = isinstance(choice, (int, float)) and not isinstance(choice, bool) and math.isfinite(choice)
+    return isinstance(choice, str) or is_number
 
 
 def _is_multiple(bound, q):
     return math.isclose(bound / q, round(bound / q), abs_tol=1e-9)
 
 
-def _read(name, expression):
-    kind = expression["type"]
-    if kind == "choice":
-        return CategoricalDistribution(list(expression["values"]))
-    if kind == "randint":
-        return IntDistribution(0, expression["upper"] - 1)
-    if kind in ("uniform", "quniform"):
-        return _read_uniform(name, expression)
-    if kind in ("loguniform", "qloguniform"):
-        return _read_loguniform(name, expression)
-    advice = "it has no normal distributions: give it bounds"
-    raise refusal_back(name, expression, DIALECT, advice)
+def _read(expression):
+    fields = dict(expression)
+    kind = fields.pop("type")
+    if kind not in READERS:
+        raise ValueError(f"it has no normal distributions, only {', '.join(READERS)}: give it bounds")
+    return READERS[kind](**fields)
 
 
-def _read_uniform(name, expression):
-    low, high, q = expression["min_value"], expression["max_value"], expression.get("q")
-    if q is None:
-        return FloatDistribution(low, high)
-    if not all(_is_multiple(bound, q) for bound in (low, high)):
-        advice = "its q-steps leave the bounds: make both multiples of q"
-        raise refusal_back(name, expression, DIALECT, advice)
-    if all(isinstance(number, int) for number in (low, high, q)):
-        return IntDistribution(low, high, step=q)
-    return FloatDistribution(low, high, step=q)
+def _choice(values):
+    if any(isinstance(value, Mapping) for value in values):
+        raise ValueError("a choice within a choice is a condition: write one space for each, and tune each")
+    return CategoricalDistribution(keeping(values, _is_category, TEXTS))
 
 
-def _read_loguniform(name, expression):
-    low, high = (tidy(math.exp(expression[bound])) for bound in ("min_value", "max_value"))
-    if "q" not in expression:
-        return FloatDistribution(low, high, log=True)
-    if expression["q"] != 1 or not (low.is_integer() and high.is_integer() and low >= 1):
-        advice = "on a logarithmic range it steps by 1 alone, between whole numbers: choose them so"
-        raise refusal_back(name, expression, DIALECT, advice)
-    return IntDistribution(int(low), int(high), log=True)
+def _quniform(min_value, max_value, q):
+    if not all(_is_multiple(bound, number(q)) for bound in (number(min_value), number(max_value))):
+        raise ValueError("its q-steps leave the bounds: make both multiples of q")
+    whole = all(isinstance(field, int) for field in (min_value, max_value, q))
+    size = round((max_value - min_value) / q) + 1
+    return stepped(IntDistribution if whole else FloatDistribution, min_value, max_value, size)
+
+
+def _loguniform(min_value, max_value):
+    return span(FloatDistribution, *_powers(min_value, max_value), log=True)
+
+
+def _qloguniform(min_value, max_value, q):
+    low, high = _powers(min_value, max_value)
+    if number(q) != 1 or not (low.is_integer() and high.is_integer() and low >= 1):
+        raise ValueError("on a logarithmic range it steps by 1 alone, between whole numbers: choose them so")
+    return span(IntDistribution, int(low), int(high), log=True)
+
+
+def _powers(*exponents):
+    return [tidy(math.exp(number(exponent))) for exponent in exponents]
+
+
+READERS = {
+    "choice": _choice,
+    "randint": lambda upper: span(IntDistribution, 0, number(upper) - 1),
+    "uniform": lambda min_value, max_value: span(FloatDistribution, min_value, max_value),
+    "quniform": _quniform,
+    "loguniform": _loguniform,
+    "qloguniform": _qloguniform,
+}

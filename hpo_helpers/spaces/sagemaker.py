@@ -7,7 +7,7 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from hpo_helpers.spaces.wording import Space, categories, has_step, refusal, refusal_back, say_each
+from hpo_helpers.spaces.wording import Space, has_step, items, keeping, read_each, refusing, say_each, span
 
 DIALECT = "Amazon SageMaker"
 LOG_OF_SCALE = {"Linear": False, "Logarithmic": True}
@@ -24,11 +24,6 @@ STRINGS = "its categories are strings: write them as strings, and convert them i
 
 def to_sagemaker(space: Space) -> dict[str, list[dict[str, Any]]]:
     """Say a search space as the ``ParameterRanges`` of a SageMaker tuning job.
-
-    Parameters
-    ----------
-    space
-        Distributions of Optuna's.
 
     Returns
     -------
@@ -55,16 +50,21 @@ def from_sagemaker(ranges: Mapping[str, Any]) -> dict[str, BaseDistribution]:
     ValueError
         On a scale that is reverse logarithmic, or is left to the service; and on ``AutoParameters``.
     """
-    entries = [(kind, entry) for kind, entries in ranges.items() for entry in entries]
-    return {entry["Name"]: _read(kind, entry) for kind, entry in entries}
+    named: dict[str, Any] = {}
+    for kind, entries in items(ranges):
+        with refusing(f"Optuna cannot say {kind!r}, {entries!r} of {DIALECT}"):
+            for entry in entries:
+                if entry["Name"] in named:
+                    raise ValueError(f"{entry['Name']!r} has two ranges: keep one")
+                named[entry["Name"]] = (kind, entry)
+    return read_each(named, DIALECT, _read)
 
 
-def _say(name, distribution):
+def _say(distribution):
     if isinstance(distribution, CategoricalDistribution):
-        values = categories(name, distribution, DIALECT, lambda choice: isinstance(choice, str), STRINGS)
-        return "CategoricalParameterRanges", {"Values": values}
+        return "CategoricalParameterRanges", {"Values": keeping(distribution.choices, _is_text, STRINGS)}
     if has_step(distribution):
-        raise refusal(name, distribution, DIALECT, NO_STEPS)
+        raise ValueError(NO_STEPS)
     (kind,) = [kind for kind, (_, its_type) in TYPES.items() if isinstance(distribution, its_type)]
     return kind, {
         "MinValue": repr(distribution.low),
@@ -73,14 +73,19 @@ def _say(name, distribution):
     }
 
 
-def _read(kind, entry):
+def _is_text(value):
+    return isinstance(value, str)
+
+
+def _read(kind_and_entry):
+    kind, entry = kind_and_entry
     if kind == "CategoricalParameterRanges":
-        return CategoricalDistribution(list(entry["Values"]))
+        return CategoricalDistribution(keeping(entry["Values"], _is_text, STRINGS))
     if kind not in TYPES:
-        raise refusal_back(entry["Name"], entry, DIALECT, f"{kind} have no bounds: give it a range")
+        raise ValueError(f"{kind} have no bounds: give it a range")
     scale = entry.get("ScalingType", "Auto")
     if scale not in LOG_OF_SCALE:
-        advice = f"the scaling type {scale!r} is the service's own: choose 'Linear' or 'Logarithmic'"
-        raise refusal_back(entry["Name"], dict(entry), DIALECT, advice)
+        raise ValueError(f"the scaling type {scale!r} is the service's own: choose 'Linear' or 'Logarithmic'")
     number, distribution = TYPES[kind]
-    return distribution(number(entry["MinValue"]), number(entry["MaxValue"]), log=LOG_OF_SCALE[scale])
+    low, high = keeping([entry["MinValue"], entry["MaxValue"]], _is_text, "its bounds are strings")
+    return span(distribution, number(low), number(high), log=LOG_OF_SCALE[scale])

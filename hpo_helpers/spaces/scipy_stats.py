@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from hpo_helpers.spaces.wording import Space, has_step, refusal_back, say_each, tidy
+from hpo_helpers.spaces.wording import Space, has_step, keeping, read_each, say_each, span, stepped, tidy
 
 DIALECT = "scipy.stats"
 
@@ -19,11 +19,6 @@ def to_scipy(space: Space) -> dict[str, Any]:
 
     Steps, and whole numbers on a logarithmic scale, become discrete distributions with a table of values,
     which are drawn as often as Optuna draws them.
-
-    Parameters
-    ----------
-    space
-        Distributions of Optuna's.
 
     Returns
     -------
@@ -44,10 +39,10 @@ def from_scipy(space: Mapping[str, Any]) -> dict[str, BaseDistribution]:
     ValueError
         On a distribution that `to_scipy` does not make.
     """
-    return {name: _read(name, distribution) for name, distribution in space.items()}
+    return read_each(space, DIALECT, _read)
 
 
-def _say(name, distribution):
+def _say(distribution):
     from scipy import stats
 
     if isinstance(distribution, CategoricalDistribution):
@@ -73,34 +68,33 @@ def _table(distribution):
     return values, weights / weights.sum()
 
 
-def _read(name, distribution):
+def _read(distribution):
     if hasattr(distribution, "xk"):
-        return _read_table(name, distribution)
+        return _read_table(distribution)
     if not hasattr(distribution, "rvs"):
-        return CategoricalDistribution(list(distribution))
+        values = distribution.tolist() if isinstance(distribution, np.ndarray) else distribution
+        return CategoricalDistribution(keeping(values, lambda _: True, ""))
     kind = distribution.dist.name
     low, high = distribution.support()
     if kind == "randint":
-        return IntDistribution(int(low), int(high))
+        return span(IntDistribution, int(low), int(high))
     if kind == "uniform":
-        return FloatDistribution(float(low), tidy(high))
+        return span(FloatDistribution, float(low), tidy(high))
     # Its median is the geometric mean of its bounds, unless it was shifted.
     if kind in ("loguniform", "reciprocal") and math.isclose(distribution.median() ** 2, low * high):
-        return FloatDistribution(float(low), float(high), log=True)
-    advice = "it knows uniform, loguniform and randint: choose one of these"
-    raise refusal_back(name, f"{kind}{distribution.args}", DIALECT, advice)
+        return span(FloatDistribution, float(low), float(high), log=True)
+    raise ValueError(f"it has no {kind}{distribution.args}: choose uniform, loguniform or randint")
 
 
-def _read_table(name, discrete):
+def _read_table(discrete):
     values, probabilities = discrete.xk, discrete.pk
-    low, second, high = values[[0, min(1, len(values) - 1), -1]].tolist()
-    number, kind = (float, FloatDistribution) if isinstance(low, float) else (int, IntDistribution)
-    is_even = np.allclose(probabilities, probabilities[0])
-    scale = {"step": number(tidy(second - low)) or number(1)} if is_even else {"log": True}
-    found = kind(low, number(tidy(high)), **scale)
+    low, high = values[0].item(), values[-1].item()
+    if np.allclose(probabilities, probabilities[0]):
+        kind = FloatDistribution if isinstance(low, float) else IntDistribution
+        found = stepped(kind, low, high, len(values))
+    else:
+        found = span(IntDistribution, low, high, log=True)
     table = _table(found)
     if len(table[0]) == len(values) and np.allclose(table, [values, probabilities]):
         return found
-    expression = f"rv_discrete from {low} to {high}"
-    advice = "a table must hold equal steps, equally likely, or whole numbers on a logarithmic scale"
-    raise refusal_back(name, expression, DIALECT, advice)
+    raise ValueError("a table must hold equal steps, equally likely, or whole numbers on a logarithmic scale")

@@ -8,7 +8,7 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from hpo_helpers.spaces.wording import Space, has_step, refusal_back, say_each, tidy
+from hpo_helpers.spaces.wording import Space, has_step, keeping, read_each, say_each, span, stepped
 
 DIALECT = "Syne Tune"
 DOMAINS = {FloatDistribution: "Float", IntDistribution: "Integer"}
@@ -18,11 +18,6 @@ LOG_UNIFORM = {"sampler_cls": "LogUniform", "sampler_kwargs": {"base": math.e}}
 
 def to_syne_tune(space: Space) -> dict[str, dict[str, Any]]:
     """Say a search space as domains of Syne Tune; steps become a ``FiniteRange``.
-
-    Parameters
-    ----------
-    space
-        Distributions of Optuna's.
 
     Returns
     -------
@@ -39,12 +34,13 @@ def from_syne_tune(config_space: Mapping[str, Any]) -> dict[str, BaseDistributio
     Raises
     ------
     ValueError
-        On a constant, and on a domain or sampler that Optuna lacks.
+        On a constant, and on a domain or sampler that Optuna lacks: also on finite ranges on a logarithm, and
+        on those of whole numbers that rounding puts at unequal distances.
     """
-    return {name: _read(name, domain) for name, domain in config_space.items()}
+    return read_each(config_space, DIALECT, _read)
 
 
-def _say(name, distribution):
+def _say(distribution):
     if isinstance(distribution, CategoricalDistribution):
         arguments = {"categories": list(distribution.choices)}
         return {"domain_cls": "Categorical", "domain_kwargs": arguments, **UNIFORM}
@@ -58,25 +54,26 @@ def _say(name, distribution):
     return {"domain_cls": DOMAINS[type(distribution)], "domain_kwargs": bounds, **sampler}
 
 
-def _read(name, domain):
+def _read(domain):
     if not isinstance(domain, Mapping):
-        raise refusal_back(name, domain, DIALECT, "a constant is not searched: give it to the training")
+        raise ValueError("a constant is not searched: give it to the training")
     kind, arguments = domain["domain_cls"], domain["domain_kwargs"]
     sampler = domain.get("sampler_cls", "Uniform")
     if kind == "Categorical" and sampler == "Uniform":
-        return CategoricalDistribution(list(arguments["categories"]))
-    if kind == "FiniteRange" and not arguments["log_scale"]:
-        return _read_steps(arguments)
+        return CategoricalDistribution(keeping(arguments["categories"], _is_category, "list plain values"))
+    if kind == "FiniteRange":
+        return _read_steps(**arguments)
     if kind in DOMAINS.values() and sampler in ("Uniform", "LogUniform"):
         distribution = FloatDistribution if kind == "Float" else IntDistribution
-        return distribution(arguments["lower"], arguments["upper"], log=sampler == "LogUniform")
-    advice = "it has no such domain: choose uniform, loguniform, randint, lograndint, finrange or choice"
-    raise refusal_back(name, dict(domain), DIALECT, advice)
+        return span(distribution, arguments["lower"], arguments["upper"], log=sampler == "LogUniform")
+    raise ValueError("it has no such domain: choose uniform, loguniform, randint, lograndint or choice")
 
 
-def _read_steps(arguments):
-    low, high = arguments["lower"], arguments["upper"]
-    step = tidy((high - low) / max(1, arguments["size"] - 1)) or 1.0
-    if arguments["cast_int"]:
-        return IntDistribution(low, high, step=int(step))
-    return FloatDistribution(low, high, step=step)
+def _is_category(value):
+    return value is None or isinstance(value, (bool, int, float, str))
+
+
+def _read_steps(lower, upper, size, log_scale=False, cast_int=False):
+    if log_scale:
+        raise ValueError("it has no steps on a logarithm: choose loguniform or lograndint, or list values")
+    return stepped(IntDistribution if cast_int else FloatDistribution, lower, upper, size)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from numbers import Real
 
 from optuna.distributions import FloatDistribution, IntDistribution
 
-from hpo_helpers.spaces.wording import Space
+from hpo_helpers.spaces.wording import Space, items
 
 
 def to_unit_cube(space: Space, params: Mapping[str, float]) -> dict[str, float]:
@@ -23,9 +24,9 @@ def to_unit_cube(space: Space, params: Mapping[str, float]) -> dict[str, float]:
     Raises
     ------
     ValueError
-        If a value lies outside its range, or a range is not of numbers.
+        If a value is missing or lies outside its range, or a range is not of numbers.
     """
-    return {name: _to_unit(name, distribution, params[name]) for name, distribution in space.items()}
+    return {name: _to_unit(name, distribution, params) for name, distribution in items(space)}
 
 
 def from_unit_cube(space: Space, places: Mapping[str, float]) -> dict[str, float]:
@@ -43,13 +44,14 @@ def from_unit_cube(space: Space, places: Mapping[str, float]) -> dict[str, float
     Raises
     ------
     ValueError
-        If a place lies outside [0, 1], or a range is not of numbers.
+        If a place is missing or lies outside [0, 1], or a range is not of numbers.
     """
-    return {name: _from_unit(name, distribution, places[name]) for name, distribution in space.items()}
+    return {name: _from_unit(name, distribution, places) for name, distribution in items(space)}
 
 
-def _to_unit(name, distribution, value):
+def _to_unit(name, distribution, params):
     low, high = _scaled_bounds(name, distribution)
+    value = _number(name, params)
     if not distribution.low <= value <= distribution.high:
         raise ValueError(f"{name!r} must lie in [{distribution.low}, {distribution.high}], got {value!r}")
     if low == high:
@@ -57,8 +59,9 @@ def _to_unit(name, distribution, value):
     return ((math.log(value) if distribution.log else value) - low) / (high - low)
 
 
-def _from_unit(name, distribution, place):
+def _from_unit(name, distribution, places):
     low, high = _scaled_bounds(name, distribution)
+    place = _number(name, places)
     if not 0 <= place <= 1:
         raise ValueError(f"the place of {name!r} must lie in [0, 1], got {place!r}")
     if place in (0, 1):  # exp(log(x)) need not be x
@@ -77,3 +80,9 @@ def _scaled_bounds(name, distribution):
         raise ValueError(f"{name!r} has no lower and upper bound, got {distribution!r}")
     scale = math.log if distribution.log else float
     return scale(distribution.low), scale(distribution.high)
+
+
+def _number(name, numbers):
+    if not isinstance(numbers, Mapping) or not isinstance(numbers.get(name), Real):
+        raise ValueError(f"{name!r} needs a number, got {numbers!r}")
+    return numbers[name]
