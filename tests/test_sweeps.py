@@ -171,10 +171,24 @@ def test_what_azure_s_package_lets_pass_is_refused_with_its_value(what, project)
         ({"search_space.kind": {"type": "normal", "mu": 0}}, "'kind' needs .*'sigma'.* got {'mu': 0}"),
         ({"search_space.kind": EXPRESSIONS["normal"] | {"sigma": 0}}, "sigma and q must be positive, got"),
         ({"search_space.kind": EXPRESSIONS["qnormal"] | {"q": 0}}, "sigma and q must be positive, got"),
-        ({"search_space.kind": EXPRESSIONS["uniform"] | {"max_value": "3"}}, "needs finite numbers, got"),
+        ({"search_space.kind": EXPRESSIONS["uniform"] | {"max_value": "x"}}, "needs finite numbers, got"),
+        ({"search_space.kind": EXPRESSIONS["uniform"] | {"max_value": True}}, "needs finite numbers, got"),
         ({"search_space.kind": {"type": "randint", "upper": 0}}, "upper must be a whole number .* got"),
-        ({"search_space.kind": {"type": "choice", "values": []}}, "needs a list of values, got"),
-        ({"search_space.kind": {"type": "choice", "values": [{"a": 1}]}}, "needs strings and numbers, got"),
+        ({"search_space.kind": {"type": "choice", "values": []}}, "'kind', .* must contain one or more"),
+        ({"search_space.kind": {"type": "choice", "values": "ab"}}, "'kind', .* must be a list, got 'ab'"),
+        ({"search_space.kind": {"type": "choice", "values": [{"a": 1}]}}, "'kind', .* is a condition: write"),
+        ({"search_space.kind": {"type": "choice", "values": [True]}}, "'kind', .* are strings and numbers"),
+        ({"search_space": ["kind"]}, r"search_space must be a mapping, got \['kind'\]"),
+        ({"search_space.kind": ["a", "b"]}, r"'kind' must have a type among .* got \['a', 'b'\]"),
+        ({"search_space": {3: EXPRESSIONS["choice"]}}, "must be a dict of names, .* got {3: "),
+        ({"objective": "valid_error"}, "objective must be a mapping, got 'valid_error'"),
+        ({"limits": [20]}, r"limits must be a mapping, got \[20\]"),
+        ({"limits.max_total_trials": "1e2"}, "max_total_trials must be a whole number .* got 100.0"),
+        ({"limits.max_total_trials": True}, "max_total_trials must be a whole number .* got True"),
+        ({"early_termination": "bandit"}, "early_termination must be a mapping, got 'bandit'"),
+        ({"early_termination.patience": 3}, "a bandit policy has other settings, got .*patience"),
+        ({"trial.command": None}, "the command must use .* got 'None'"),
+        ({"trial.environment_variables": ["KIND"]}, "environment_variables must be a mapping, got"),
     ],
 )
 def test_what_cannot_be_a_sweep_is_refused_with_its_value(changes, message):
@@ -183,8 +197,56 @@ def test_what_cannot_be_a_sweep_is_refused_with_its_value(changes, message):
 
 
 def test_azure_s_spellings_are_read():
-    sampling = {"type": "Random", "seed": 3}
-    sweeps.check_sweep(changed(BASE, {"objective.goal": "Maximize", "sampling_algorithm": sampling}))
+    policy = {"type": "MedianStopping", "evaluation_interval": "1"}
+    changes = {"objective.goal": "Maximize", "search_space.kind.type": "Choice", "early_termination": policy}
+    sweep = changed(BASE, changes | {"sampling_algorithm": {"type": "Random", "seed": 3}})
+    assert sweeps.check_sweep(sweep)["early_termination"] == policy | {"evaluation_interval": 1}
+    assert sweeps.check_sweep(sweep)["search_space"] == BASE["search_space"]
+
+
+WRITTEN = """
+type: sweep
+sampling_algorithm: random
+experiment_name: 1e5
+search_space:
+  rate: {type: uniform, min_value: 1e-5, max_value: "0.1"}
+  width: {type: qnormal, mu: "32", sigma: 1E1, q: '4'}
+  n-layers: {type: randint, upper: "5"}
+  decay: {type: choice, values: [1e-4, "1e-4", 0.5, none]}
+objective: {goal: minimize, primary_metric: valid_error}
+limits: {max_total_trials: "4", max_concurrent_trials: 2, timeout: '3600'}
+early_termination: {type: bandit, evaluation_interval: "1", slack_factor: 2e-1}
+trial:
+  command: train ${{ search_space.rate }} ${{search_space.n-layers}} ${{search_space.decay}}
+  environment: azureml:mnist@latest
+  environment_variables: {WIDTH: "${{search_space.width}}", THREADS: 2}
+compute: azureml:cpu-cluster
+"""
+
+
+def test_numbers_in_a_file_are_those_that_azure_s_package_reads(tmp_path, project):
+    (tmp_path / "sweep.yml").write_text(WRITTEN)
+    with pytest.warns(UserWarning, match="azure-ai-ml does not send the name 'n-layers'"):
+        sweep = sweeps.read_sweep(tmp_path / "sweep.yml")
+        sweeps.write_sweep(sweep, tmp_path / "again.yml")
+        assert sweeps.read_sweep(tmp_path / "again.yml") == sweep
+        study, launcher = run(sweep)
+    job = load(yaml.safe_load(WRITTEN), project)
+    for name in ("rate", "width", "n-layers"):
+        assert vars(job.search_space[name]) == sweep["search_space"][name]
+    assert sweep["search_space"]["decay"]["values"] == [1e-4, "1e-4", 0.5, "none"]
+    limits = job.limits
+    assert sweep["limits"] == {name: getattr(limits, name) for name in sweep["limits"]}
+    assert job.early_termination.slack_factor == sweep["early_termination"]["slack_factor"]
+    assert sweep["experiment_name"] == job.experiment_name == "1e5" and len(launcher.jobs) == 4
+    assert all(1e-5 <= job.params["rate"] <= 0.1 for job in launcher.jobs)
+
+
+def test_what_is_no_yaml_is_a_value_error(tmp_path):
+    for text in ("a: [", "- a", ""):
+        (tmp_path / "sweep.yml").write_text(text)
+        with pytest.raises(ValueError, match="got "):
+            sweeps.read_sweep(tmp_path / "sweep.yml")
 
 
 # Expressions
@@ -309,6 +371,40 @@ def test_an_interrupted_sweep_goes_on_where_its_study_is_kept(tmp_path):
     run(build(LEVELS, max_total_trials=5), storage=storage)
     study, launcher = run(build(LEVELS, max_total_trials=8), storage=storage)
     assert len(launcher.jobs) == 3 and len(sweeps.child_runs(study)) == 8
+
+
+@pytest.mark.parametrize(
+    "changes, field",
+    [
+        ({"search_space.level.max_value": 0.8}, "search_space.level"),
+        ({"search_space": {"level": {"type": "choice", "values": [0.1, 0.2]}}}, "search_space.level"),
+        ({"objective.goal": "maximize"}, "goal"),
+        ({"sampling_algorithm": "bayesian"}, "sampling_algorithm"),
+        ({"early_termination": POLICIES["factor"]}, "early_termination"),
+        ({"epochs": 5}, "epochs"),
+    ],
+)
+def test_another_sweep_of_the_same_name_is_refused_and_the_field_named(changes, field, tmp_path):
+    storage = open_journal(tmp_path / "sweep.journal")
+    run(build(LEVELS, max_total_trials=3), storage=storage)
+    launcher, epochs = VirtualLauncher(curves), changes.get("epochs", 6)
+    other = changed(build(LEVELS), changes)
+    with pytest.raises(ValueError, match=f"another sweep: {field} is .* there, got .*; give this sweep"):
+        sweeps.run_sweep(other, launcher, epochs=epochs, storage=storage)
+    assert launcher.jobs == []
+    other["experiment_name"] = "another"
+    study = sweeps.run_sweep(other, launcher, epochs=epochs, storage=storage)
+    assert len(study.trials) == 20
+
+
+@pytest.mark.parametrize("direction, n_trials", [("minimize", 1), ("maximize", 0)])
+def test_a_study_of_another_program_is_refused(direction, n_trials, tmp_path):
+    storage = open_journal(tmp_path / "sweep.journal")
+    name = "hyperparameter-optimization-0"
+    study = optuna.create_study(study_name=name, storage=storage, direction=direction)
+    study.optimize(lambda trial: 1.0, n_trials=n_trials)
+    with pytest.raises(ValueError, match=f"the storage has '{name}' of another sweep"):
+        run(build(LEVELS), storage=storage)
 
 
 def test_limits_on_time_are_kept():

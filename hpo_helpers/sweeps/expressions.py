@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from numbers import Integral, Real
 from statistics import NormalDist
 from typing import Any
@@ -36,28 +37,34 @@ def require(holds: bool, rule: str, value: Any) -> None:
         raise ValueError(f"{rule}, got {value!r}")
 
 
-def check_expression(name: str, expression: Any) -> None:
-    """Raise ValueError if an expression is not one of Azure's."""
-    kind = expression.get("type") if isinstance(expression, Mapping) else None
+def as_numbers(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings with those as numbers that are numbers in text, as `azure-ai-ml` reads them."""
+    read = {field: value.item() if hasattr(value, "item") else value for field, value in settings.items()}
+    for field, value in read.items():
+        for kind in (float, int):
+            with suppress(ValueError):
+                read[field] = kind(value) if isinstance(value, str) else value
+    return read
+
+
+def read_expression(name: str, expression: Any) -> dict[str, Any]:
+    """Return an expression with its numbers as numbers; ValueError if it is not one of Azure's."""
+    kind = str(expression.get("type") if isinstance(expression, Mapping) else None).lower()
     require(kind in FIELDS, f"{name!r} must have a type among {sorted(FIELDS)}", expression)
-    fields = {field: expression[field] for field in expression if field != "type"}
+    read = {**as_numbers(expression), "type": kind}
+    fields = {field: read[field] for field in read if field != "type"}
     needed = f"{name!r} needs {sorted(FIELDS[kind])} for {kind!r}"
     require(set(fields) == FIELDS[kind], needed, fields)
     if kind == "choice":
-        _check_values(name, fields["values"])
+        from_azure({name: read})  # refuses what is no list of strings and numbers
     else:
         _check_numbers(name, fields)
-
-
-def _check_values(name, values):
-    listed = isinstance(values, list) and len(values) > 0
-    require(listed, f"{name!r} needs a list of values", values)
-    known = all(isinstance(value, (str, Real)) for value in values)
-    require(known, f"{name!r} needs strings and numbers", values)
+    return read
 
 
 def _check_numbers(name, fields):
-    finite = all(isinstance(n, Real) and math.isfinite(n) for n in fields.values())
+    numbers = [n for n in fields.values() if isinstance(n, Real) and not isinstance(n, bool)]
+    finite = len(numbers) == len(fields) and all(abs(n) < math.inf for n in numbers)
     require(finite, f"{name!r} needs finite numbers", fields)
     in_order = fields.get("min_value", 0) < fields.get("max_value", 1)
     require(in_order, f"{name!r}: min_value must be below max_value", fields)

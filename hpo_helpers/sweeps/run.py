@@ -49,7 +49,7 @@ def run_sweep(
     live
         Show the trials' metric curves as they come, in a notebook.
     storage
-        Where Optuna keeps the study: there, an interrupted sweep goes on.
+        Where Optuna keeps the study: there, the same sweep goes on, with larger limits too.
 
     Returns
     -------
@@ -59,9 +59,10 @@ def run_sweep(
     Raises
     ------
     ValueError
-        As `check_sweep` does, or if the launcher reads another metric than the sweep.
+        As `check_sweep` does; if the launcher reads another metric than the sweep; and if the storage holds
+        another study of this name, of a sweep that differs in more than its limits and its trial.
     """
-    check_sweep(sweep)
+    sweep = check_sweep(sweep)
     metric, limits = sweep["objective"]["primary_metric"], sweep["limits"]
     advice = f"the sweep compares {metric!r}: give the launcher that metric"
     require(launcher.metric == metric, advice, launcher.metric)
@@ -73,6 +74,7 @@ def run_sweep(
         storage=storage,
         load_if_exists=storage is not None,
     )
+    _claim(study, _identity(sweep, epochs, seed))
     study.set_user_attr("primary_metric", metric)
     limited = _SweepLauncher(launcher, limits, study if live else None)
     tune(
@@ -112,6 +114,33 @@ def child_runs(study: optuna.Study) -> pd.DataFrame:
         for trial in study.get_trials(deepcopy=False, states=tuple(STATUS))
     ]
     return pd.DataFrame(rows).sort_values(metric, ascending=best is min, ignore_index=True)
+
+
+def _identity(sweep, epochs, seed):
+    """Return what the trials of one sweep have in common, each under the name of its setting."""
+    policy = policy_of(sweep)
+    return {
+        **{f"search_space.{name}": expression for name, expression in sweep["search_space"].items()},
+        "goal": direction_of(sweep),
+        "primary_metric": sweep["objective"]["primary_metric"],
+        "sampling_algorithm": sampling_of(sweep),
+        "early_termination": policy and {name.strip("_"): value for name, value in vars(policy).items()},
+        "epochs": epochs,
+        "seed": seed,
+    }
+
+
+def _claim(study, identity):
+    """Write into a new study which sweep it is of; ValueError if it is of another one, or of none."""
+    # Trials first: another process may begin the same sweep at this moment.
+    is_new = not study.trials and study.directions == [StudyDirection[identity["goal"].upper()]]
+    known = study.user_attrs.get("sweep", identity if is_new else {})
+    for field in {**identity, **known}:
+        if known.get(field) != identity.get(field):
+            differs = f"{field} is {known.get(field)!r} there, got {identity.get(field)!r}"
+            advice = "give this sweep another experiment_name, or another storage"
+            raise ValueError(f"the storage has {study.study_name!r} of another sweep: {differs}; {advice}")
+    study.set_user_attr("sweep", identity)
 
 
 def _sampler_of(sweep, seed):

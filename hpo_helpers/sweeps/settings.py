@@ -7,6 +7,7 @@ the service says no after the upload, or never.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping
 from numbers import Integral
 from pathlib import Path
@@ -16,7 +17,7 @@ import yaml
 from optuna.pruners import BasePruner
 
 from hpo_helpers.policies import BanditPolicy, MedianStoppingPolicy, TruncationSelectionPolicy
-from hpo_helpers.sweeps.expressions import FIELDS, check_expression, require
+from hpo_helpers.sweeps.expressions import FIELDS, as_numbers, read_expression, require
 
 Sweep = dict[str, Any]
 
@@ -30,35 +31,58 @@ POLICIES = {
 ALLOWED = {"grid": {"choice"}, "bayesian": {"choice", "uniform", "quniform"}}
 
 
+class _Loader(yaml.SafeLoader):
+    """Reads 1e-5 as a number. PyYAML follows YAML 1.1, to which it is text."""
+
+
+class _Dumper(yaml.SafeDumper):
+    """Puts the text "1e-5" into quotes."""
+
+
+for _yaml in (_Loader, _Dumper):
+    _exponent = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
+    _yaml.add_implicit_resolver("tag:yaml.org,2002:float", _exponent, list("-+.0123456789"))
+
+
 def read_sweep(path: Path | str) -> Sweep:
-    """Read a sweep job's YAML; ValueError as `check_sweep` raises it."""
-    sweep = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    check_sweep(sweep)
-    return sweep
+    """Read a sweep job's YAML, its numbers as numbers; ValueError as `check_sweep` raises it."""
+    text = Path(path).read_text(encoding="utf-8")
+    try:
+        sweep = yaml.safe_load(text)
+        if isinstance(sweep, dict):  # elsewhere 1e5 may be a name
+            sweep["search_space"] = yaml.load(text, _Loader).get("search_space")
+    except yaml.YAMLError as error:
+        raise ValueError(f"a sweep is a file in YAML, got {str(path)!r}: {error}") from error
+    return check_sweep(sweep)
 
 
 def write_sweep(sweep: Sweep, path: Path | str) -> None:
     """Write a sweep job's YAML; ValueError as `check_sweep` raises it."""
-    check_sweep(sweep)
-    text = yaml.safe_dump(dict(sweep), sort_keys=False, width=88)
+    text = yaml.dump(check_sweep(sweep), Dumper=_Dumper, sort_keys=False, width=88)
     Path(path).write_text(text, encoding="utf-8")
 
 
-def check_sweep(sweep: Mapping[str, Any]) -> None:
-    """Raise ValueError for what cannot be a sweep, or would not do what it says."""
+def check_sweep(sweep: Mapping[str, Any]) -> Sweep:
+    """Return a sweep, its numbers as numbers; ValueError if it is none, or would not do what it says."""
     is_sweep = isinstance(sweep, Mapping) and sweep.get("type") == "sweep"
     require(is_sweep, "a sweep job has type: sweep", sweep)
     for key in ("search_space", "objective", "limits", "sampling_algorithm", "trial"):
-        require(bool(sweep.get(key)), f"a sweep job needs {key!r}", sorted(sweep))
-    direction_of(sweep)
-    metric = sweep["objective"].get("primary_metric")
-    require(bool(metric), "the objective needs a primary_metric", metric)
-    _check_limits(sweep["limits"])
-    for name, expression in sweep["search_space"].items():
-        check_expression(name, expression)
-    _check_sampling(sweep)
-    policy_of(sweep)
-    _check_command(sweep["trial"], sweep["search_space"])
+        require(bool(sweep.get(key)), f"a sweep job needs {key!r}", list(sweep))
+    read = {"early_termination": None, **sweep}
+    for key in ("search_space", "objective", "limits", "early_termination"):
+        require(isinstance(read[key] or {}, Mapping), f"{key} must be a mapping", read[key])
+    space = read["search_space"]
+    direction_of(read)
+    metric = read["objective"].get("primary_metric")
+    require(isinstance(metric, str) and metric, "the objective needs a primary_metric", metric)
+    read["limits"] = as_numbers(read["limits"])
+    _check_limits(read["limits"])
+    read["search_space"] = {name: read_expression(name, space[name]) for name in space}
+    _check_sampling(read)
+    _check_use(read["trial"], space)
+    if policy_of(read):
+        read["early_termination"] = as_numbers(read["early_termination"])
+    return {key: read[key] for key in sweep}
 
 
 def direction_of(sweep: Mapping[str, Any]) -> str:
@@ -82,22 +106,26 @@ def policy_of(sweep: Mapping[str, Any]) -> BasePruner | None:
     """Return the early-termination policy as an Optuna pruner, or None."""
     if not sweep.get("early_termination"):
         return None
-    settings = dict(sweep["early_termination"])
+    settings = as_numbers(sweep["early_termination"])
     kind = str(settings.pop("type", None)).lower()
+    kind = {each.replace("_", ""): each for each in POLICIES}.get(kind, kind)  # MedianStopping, too
     require(kind in POLICIES, f"a policy is one of {sorted(POLICIES)}", kind)
     written_out = "evaluation_interval" in settings
     require(written_out, "write evaluation_interval out, defaults differ", settings)
     for slack in ("slack_factor", "slack_amount"):
-        if settings.get(slack) == 0:  # as azure-ai-ml writes for none
-            del settings[slack]
-    return POLICIES[kind](**settings)
+        if not settings.get(slack):  # azure-ai-ml writes 0 for none
+            settings.pop(slack, None)
+    try:
+        return POLICIES[kind](**settings)
+    except TypeError as error:  # of a setting that is missing, or not this policy's
+        raise ValueError(f"a {kind} policy has other settings, got {settings!r}: {error}") from None
 
 
 def _check_limits(limits):
     for name in ("max_total_trials", *limits):
         # azure-ai-ml turns fewer seconds into 60, and a float into no limit at all.
-        limit, smallest = limits.get(name), 60 if "timeout" in name else 1
-        possible = isinstance(limit, Integral) and limit >= smallest
+        limit, smallest = limits.get(name), 60 if "timeout" in str(name) else 1
+        possible = isinstance(limit, Integral) and limit is not True and limit >= smallest
         require(possible, f"{name} must be a whole number from {smallest} on", limit)
     total, concurrent = limits["max_total_trials"], limits.get("max_concurrent_trials", 1)
     rule = f"max_concurrent_trials must be at most max_total_trials={total}"
@@ -115,9 +143,16 @@ def _check_sampling(sweep):
             raise ValueError(f"{rule}, got {dict(expression)!r} for {name!r}")
 
 
-def _check_command(trial, search_space):
+def _check_use(trial, search_space):
     if not isinstance(trial, Mapping) or "command" not in trial:
         return  # a component in a file of its own
-    used = re.findall(r"\$\{\{\s*search_space\.(\w+)\s*\}\}", trial["command"])
-    rule = f"the command must use {sorted(search_space)} as ${{{{search_space.name}}}}"
-    require(set(used) == set(search_space), rule, trial["command"])
+    variables = trial.get("environment_variables") or {}
+    require(isinstance(variables, Mapping), "environment_variables must be a mapping", variables)
+    text = " ".join(map(str, (trial["command"], *variables.values())))
+    used = re.findall(r"\{\s*search_space\s*\.\s*([^\s{}]+)\s*\}", text)
+    rule = f"the command must use {sorted(search_space, key=str)} as ${{{{search_space.name}}}}"
+    require(set(used) == set(search_space), rule, text)
+    for name in search_space:
+        if not re.fullmatch(r"[a-zA-Z_]\w*", name):
+            advice = "use letters, digits and underscores there"
+            warnings.warn(f"azure-ai-ml does not send the name {name!r}: {advice}", stacklevel=3)
