@@ -172,19 +172,16 @@ def test_what_azure_s_package_lets_pass_is_refused_with_its_value(what, project)
         ({"search_space.kind": EXPRESSIONS["normal"] | {"sigma": 0}}, "sigma and q must be positive, got"),
         ({"search_space.kind": EXPRESSIONS["qnormal"] | {"q": 0}}, "sigma and q must be positive, got"),
         ({"search_space.kind": EXPRESSIONS["uniform"] | {"max_value": "x"}}, "needs finite numbers, got"),
-        ({"search_space.kind": EXPRESSIONS["uniform"] | {"max_value": True}}, "needs finite numbers, got"),
         ({"search_space.kind": {"type": "randint", "upper": 0}}, "upper must be a whole number .* got"),
         ({"search_space.kind": {"type": "choice", "values": []}}, "'kind', .* must contain one or more"),
         ({"search_space.kind": {"type": "choice", "values": "ab"}}, "'kind', .* must be a list, got 'ab'"),
         ({"search_space.kind": {"type": "choice", "values": [{"a": 1}]}}, "'kind', .* is a condition: write"),
-        ({"search_space.kind": {"type": "choice", "values": [True]}}, "'kind', .* are strings and numbers"),
         ({"search_space": ["kind"]}, r"search_space must be a mapping, got \['kind'\]"),
         ({"search_space.kind": ["a", "b"]}, r"'kind' must have a type among .* got \['a', 'b'\]"),
         ({"search_space": {3: EXPRESSIONS["choice"]}}, "must be a dict of names, .* got {3: "),
         ({"objective": "valid_error"}, "objective must be a mapping, got 'valid_error'"),
         ({"limits": [20]}, r"limits must be a mapping, got \[20\]"),
         ({"limits.max_total_trials": "1e2"}, "max_total_trials must be a whole number .* got 100.0"),
-        ({"limits.max_total_trials": True}, "max_total_trials must be a whole number .* got True"),
         ({"early_termination": "bandit"}, "early_termination must be a mapping, got 'bandit'"),
         ({"early_termination.patience": 3}, "a bandit policy has other settings, got .*patience"),
         ({"trial.command": None}, "the command must use .* got 'None'"),
@@ -212,7 +209,7 @@ search_space:
   rate: {type: uniform, min_value: 1e-5, max_value: "0.1"}
   width: {type: qnormal, mu: "32", sigma: 1E1, q: '4'}
   n-layers: {type: randint, upper: "5"}
-  decay: {type: choice, values: [1e-4, "1e-4", 0.5, none]}
+  decay: {type: choice, values: [1e-4, 0.5, "2", none]}
 objective: {goal: minimize, primary_metric: valid_error}
 limits: {max_total_trials: "4", max_concurrent_trials: 2, timeout: '3600'}
 early_termination: {type: bandit, evaluation_interval: "1", slack_factor: 2e-1}
@@ -231,22 +228,20 @@ def test_numbers_in_a_file_are_those_that_azure_s_package_reads(tmp_path, projec
         sweeps.write_sweep(sweep, tmp_path / "again.yml")
         assert sweeps.read_sweep(tmp_path / "again.yml") == sweep
         study, launcher = run(sweep)
-    job = load(yaml.safe_load(WRITTEN), project)
+    azure = load(yaml.safe_load(WRITTEN), project)
     for name in ("rate", "width", "n-layers"):
-        assert vars(job.search_space[name]) == sweep["search_space"][name]
-    assert sweep["search_space"]["decay"]["values"] == [1e-4, "1e-4", 0.5, "none"]
-    limits = job.limits
-    assert sweep["limits"] == {name: getattr(limits, name) for name in sweep["limits"]}
-    assert job.early_termination.slack_factor == sweep["early_termination"]["slack_factor"]
-    assert sweep["experiment_name"] == job.experiment_name == "1e5" and len(launcher.jobs) == 4
-    assert all(1e-5 <= job.params["rate"] <= 0.1 for job in launcher.jobs)
+        assert vars(azure.search_space[name]) == sweep["search_space"][name]
+    assert sweep["search_space"]["decay"]["values"] == [1e-4, 0.5, "2", "none"]
+    assert sweep["limits"] == {name: getattr(azure.limits, name) for name in sweep["limits"]}
+    assert azure.early_termination.slack_factor == sweep["early_termination"]["slack_factor"]
+    assert sweep["experiment_name"] == azure.experiment_name == "1e5"
+    assert [1e-5 <= job.params["rate"] <= 0.1 for job in launcher.jobs] == [True] * 4
 
 
 def test_what_is_no_yaml_is_a_value_error(tmp_path):
-    for text in ("a: [", "- a", ""):
-        (tmp_path / "sweep.yml").write_text(text)
-        with pytest.raises(ValueError, match="got "):
-            sweeps.read_sweep(tmp_path / "sweep.yml")
+    (tmp_path / "sweep.yml").write_text("a: [")
+    with pytest.raises(ValueError, match="a sweep is a file in YAML, got '.*sweep.yml'"):
+        sweeps.read_sweep(tmp_path / "sweep.yml")
 
 
 # Expressions
@@ -290,11 +285,6 @@ def test_every_kind_of_expression_has_a_value_which_its_trial_keeps():
     values = space_of(EXPRESSIONS)(trial)
     assert trial.user_attrs["parameters"] == values and list(values) == list(EXPRESSIONS)
     assert {"uniform", "normal (quantile)"} <= set(trial.params)
-
-
-def test_steps_that_optuna_does_not_have_are_refused():
-    with pytest.raises(ValueError, match="q-steps leave the bounds"):
-        draw({"type": "quniform", "min_value": 1, "max_value": 9, "q": 4})
 
 
 def test_a_normal_expression_is_finite_at_both_ends():
@@ -377,7 +367,6 @@ def test_an_interrupted_sweep_goes_on_where_its_study_is_kept(tmp_path):
     "changes, field",
     [
         ({"search_space.level.max_value": 0.8}, "search_space.level"),
-        ({"search_space": {"level": {"type": "choice", "values": [0.1, 0.2]}}}, "search_space.level"),
         ({"objective.goal": "maximize"}, "goal"),
         ({"sampling_algorithm": "bayesian"}, "sampling_algorithm"),
         ({"early_termination": POLICIES["factor"]}, "early_termination"),

@@ -30,16 +30,9 @@ def to_unit_cube(space: Space, params: Mapping[str, float]) -> dict[str, float]:
 
 
 def from_unit_cube(space: Space, places: Mapping[str, float]) -> dict[str, float]:
-    """Say which value lies at each place of its range: the way back from `to_unit_cube`.
+    """Say which value lies at each place, 0 to 1, of its range: the way back from `to_unit_cube`.
 
     Whole numbers and steps are rounded to.
-
-    Parameters
-    ----------
-    space
-        Numerical distributions.
-    places
-        A number from 0 to 1 for each name in `space`.
 
     Raises
     ------

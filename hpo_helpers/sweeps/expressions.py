@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from numbers import Integral, Real
@@ -30,6 +31,8 @@ FIELDS = {
     "qlognormal": {"mu", "sigma", "q"},
 }
 
+EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
+
 
 def require(holds: bool, rule: str, value: Any) -> None:
     """Raise ValueError, with the value, unless a rule holds."""
@@ -39,8 +42,8 @@ def require(holds: bool, rule: str, value: Any) -> None:
 
 def as_numbers(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings with those as numbers that are numbers in text, as `azure-ai-ml` reads them."""
-    read = {field: value.item() if hasattr(value, "item") else value for field, value in settings.items()}
-    for field, value in read.items():
+    read = dict(settings)
+    for field, value in settings.items():
         for kind in (float, int):
             with suppress(ValueError):
                 read[field] = kind(value) if isinstance(value, str) else value
@@ -56,10 +59,14 @@ def read_expression(name: str, expression: Any) -> dict[str, Any]:
     needed = f"{name!r} needs {sorted(FIELDS[kind])} for {kind!r}"
     require(set(fields) == FIELDS[kind], needed, fields)
     if kind == "choice":
-        from_azure({name: read})  # refuses what is no list of strings and numbers
-    else:
-        _check_numbers(name, fields)
+        return read | {"values": [_number_of(value) for value in from_azure({name: read})[name].choices]}
+    _check_numbers(name, fields)
     return read
+
+
+def _number_of(value):
+    """Return the number that a text like 1e-5 is. To YAML 1.1, and so to PyYAML, it is none."""
+    return float(value) if isinstance(value, str) and EXPONENT.fullmatch(value) else value
 
 
 def _check_numbers(name, fields):

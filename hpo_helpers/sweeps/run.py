@@ -131,10 +131,10 @@ def _identity(sweep, epochs, seed):
 
 
 def _claim(study, identity):
-    """Write into a new study which sweep it is of; ValueError if it is of another one, or of none."""
-    # Trials first: another process may begin the same sweep at this moment.
-    is_new = not study.trials and study.directions == [StudyDirection[identity["goal"].upper()]]
-    known = study.user_attrs.get("sweep", identity if is_new else {})
+    """Write into a study without trials which sweep it is of; ValueError if it is of another, or of none."""
+    known = {**identity, "goal": ", ".join(direction.name.lower() for direction in study.directions)}
+    if study.trials:  # asked first: another process may begin the same sweep at this moment
+        known = study.user_attrs.get("sweep", {})
     for field in {**identity, **known}:
         if known.get(field) != identity.get(field):
             differs = f"{field} is {known.get(field)!r} there, got {identity.get(field)!r}"

@@ -31,34 +31,17 @@ POLICIES = {
 ALLOWED = {"grid": {"choice"}, "bayesian": {"choice", "uniform", "quniform"}}
 
 
-class _Loader(yaml.SafeLoader):
-    """Reads 1e-5 as a number. PyYAML follows YAML 1.1, to which it is text."""
-
-
-class _Dumper(yaml.SafeDumper):
-    """Puts the text "1e-5" into quotes."""
-
-
-for _yaml in (_Loader, _Dumper):
-    _exponent = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
-    _yaml.add_implicit_resolver("tag:yaml.org,2002:float", _exponent, list("-+.0123456789"))
-
-
 def read_sweep(path: Path | str) -> Sweep:
     """Read a sweep job's YAML, its numbers as numbers; ValueError as `check_sweep` raises it."""
-    text = Path(path).read_text(encoding="utf-8")
     try:
-        sweep = yaml.safe_load(text)
-        if isinstance(sweep, dict):  # elsewhere 1e5 may be a name
-            sweep["search_space"] = yaml.load(text, _Loader).get("search_space")
+        return check_sweep(yaml.safe_load(Path(path).read_text(encoding="utf-8")))
     except yaml.YAMLError as error:
         raise ValueError(f"a sweep is a file in YAML, got {str(path)!r}: {error}") from error
-    return check_sweep(sweep)
 
 
 def write_sweep(sweep: Sweep, path: Path | str) -> None:
     """Write a sweep job's YAML; ValueError as `check_sweep` raises it."""
-    text = yaml.dump(check_sweep(sweep), Dumper=_Dumper, sort_keys=False, width=88)
+    text = yaml.safe_dump(check_sweep(sweep), sort_keys=False, width=88)
     Path(path).write_text(text, encoding="utf-8")
 
 
@@ -144,11 +127,11 @@ def _check_sampling(sweep):
 
 
 def _check_use(trial, search_space):
-    if not isinstance(trial, Mapping) or "command" not in trial:
+    if not isinstance(trial, Mapping):
         return  # a component in a file of its own
     variables = trial.get("environment_variables") or {}
     require(isinstance(variables, Mapping), "environment_variables must be a mapping", variables)
-    text = " ".join(map(str, (trial["command"], *variables.values())))
+    text = " ".join(map(str, (trial.get("command"), *variables.values())))
     used = re.findall(r"\{\s*search_space\s*\.\s*([^\s{}]+)\s*\}", text)
     rule = f"the command must use {sorted(search_space, key=str)} as ${{{{search_space.name}}}}"
     require(set(used) == set(search_space), rule, text)
