@@ -113,6 +113,10 @@ def test_a_conditional_space_and_what_is_no_distribution_are_refused(dialect):
         there(network_or_forest)
     with pytest.raises(ValueError, match=r"'rate' must be a distribution of Optuna's, got \[0, 1\]"):
         there({"rate": [0, 1]})
+    with pytest.raises(ValueError, match="a search space must be a dict of names, .* got None"):
+        there(None)
+    with pytest.raises(ValueError, match="cannot say 'rate', .*: inf is not a finite number"):
+        there({"rate": FloatDistribution(0, math.inf)})
 
 
 def sagemaker_range(**changes):
@@ -187,9 +191,6 @@ def test_of_what_has_another_form_all_that_is_refused_is_quoted(dialect):
             refusals.append(str(error))
     assert len(refusals) > 20
     assert all(text.startswith(("Optuna cannot say '", "a search space must be a dict")) for text in refusals)
-    for space in (None, [1], {"x": None}, {"x": FloatDistribution(0, math.inf)}):
-        with pytest.raises(ValueError, match=r"got None|got \[1\]|'x'"):
-            there(space)
 
 
 @pytest.mark.parametrize("numbers", [None, [0.5], {}, {"momentum": None}, {"momentum": "0.5"}])
