@@ -185,7 +185,7 @@ def test_what_azure_s_package_lets_pass_is_refused_with_its_value(what, project)
         ({"limits.max_total_trials": "1e2"}, "max_total_trials must be a whole number .* got 100.0"),
         ({"early_termination": "bandit"}, "early_termination must be a mapping, got 'bandit'"),
         ({"early_termination.patience": 3}, "a bandit policy has other settings, got .*patience"),
-        ({"trial.command": None}, "the command must use .* got 'None'"),
+        ({"trial.command": None}, "the command, .* must use .* got 'None'"),
         ({"trial.environment_variables": ["KIND"]}, "environment_variables must be a mapping, got"),
     ],
 )

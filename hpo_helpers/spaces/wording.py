@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from numbers import Real
 from typing import Any
@@ -48,8 +48,8 @@ def items(space: Any) -> list[tuple[str, Any]]:
 
 
 @contextmanager
-def refusing(sentence: str):
-    """Make one kind of error of all that input of another form may raise: a ValueError with this sentence."""
+def refusing(sentence: str) -> Iterator[None]:
+    """Turn all errors that input of another form may raise into ValueErrors which begin with a sentence."""
     try:
         yield
     except ValueError as error:

@@ -133,7 +133,8 @@ def _check_use(trial, search_space):
     require(isinstance(variables, Mapping), "environment_variables must be a mapping", variables)
     text = " ".join(map(str, (trial.get("command"), *variables.values())))
     used = re.findall(r"\{\s*search_space\s*\.\s*([^\s{}]+)\s*\}", text)
-    rule = f"the command must use {sorted(search_space, key=str)} as ${{{{search_space.name}}}}"
+    names = sorted(search_space, key=str)
+    rule = f"the command, or an environment variable, must use {names} as ${{{{search_space.name}}}}"
     require(set(used) == set(search_space), rule, text)
     for name in search_space:
         if not re.fullmatch(r"[a-zA-Z_]\w*", name):
