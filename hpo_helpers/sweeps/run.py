@@ -82,7 +82,7 @@ def run_sweep(
         space_of(sweep["search_space"]),
         limited,
         epochs=epochs,
-        n_trials=_n_trials(sweep),
+        n_trials=limits["max_total_trials"],  # a grid ends before, when it is through
         timeout=limits.get("timeout"),
         trial_timeout=limits.get("trial_timeout"),
         progress=not live,
@@ -92,7 +92,7 @@ def run_sweep(
 
 
 def child_runs(study: optuna.Study) -> pd.DataFrame:
-    """Return the trials of a sweep that have ended, the best first.
+    """Return the trials of a sweep that have ended, the best first, without those that were queued again.
 
     Returns
     -------
@@ -107,11 +107,12 @@ def child_runs(study: optuna.Study) -> pd.DataFrame:
         {
             "child": trial.number,
             "status": STATUS[trial.state],
-            **trial.user_attrs["parameters"],
+            **trial.user_attrs.get("parameters", {}),
             metric: best(trial.intermediate_values.values(), default=math.nan),
             "intervals": len(trial.intermediate_values),
         }
         for trial in study.get_trials(deepcopy=False, states=tuple(STATUS))
+        if "requeued" not in trial.user_attrs
     ]
     return pd.DataFrame(rows).sort_values(metric, ascending=best is min, ignore_index=True)
 
@@ -149,15 +150,6 @@ def _sampler_of(sweep, seed):
         space = {name: choice["values"] for name, choice in sweep["search_space"].items()}
         return GridSampler(space, seed=seed)
     return TPESampler(seed=seed) if sampling == "bayesian" else RandomSampler(seed)
-
-
-def _n_trials(sweep):
-    """Return how many trials run: of a grid, at most all combinations."""
-    total = sweep["limits"]["max_total_trials"]
-    if sampling_of(sweep) != "grid":
-        return total
-    sizes = (len(choice["values"]) for choice in sweep["search_space"].values())
-    return min(total, math.prod(sizes))
 
 
 class _SweepLauncher:
