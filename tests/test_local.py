@@ -59,7 +59,7 @@ def start(shared):
 
 @pytest.fixture(scope="module")
 def shared_shell():
-    with LocalScript(["sh", "-c", 'eval "$1"'], 2) as launcher:
+    with LocalScript(["sh", "-c", 'eval "${0#*=}"'], 2) as launcher:
         yield launcher
 
 

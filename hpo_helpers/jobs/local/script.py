@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -16,10 +17,11 @@ from hpo_helpers.jobs.local.process import describe_exit, die_with_parent
 class LocalScript(LocalLauncher):
     """Train by running a command line per job, a script in any language.
 
-    The parameters are appended by name: ``python train.py --learning_rate 0.1 --epochs 27``.
+    The parameters are appended by name: ``python train.py --learning_rate=0.1 --epochs=27``.
     A line of output that names the tuned metric is a report, of its ``name=value`` pairs:
-    ``epoch=3 valid_error=0.0412``. The script must flush each line (Python is told to), and a status other
-    than 0 is a failure.
+    ``epoch=3 valid_error=0.0412``. Without ``epoch=`` reports are counted. What a progress bar shows is none:
+    pairs in brackets, before or beside a bar, or in a text that a carriage return overwrites or begins.
+    The script must flush each line (Python is told to), and a status other than 0 is a failure.
 
     Parameters
     ----------
@@ -50,20 +52,19 @@ class LocalScript(LocalLauncher):
 
 def run_script(command: Sequence[str], metric: str, /, **parameters: Any) -> Iterator[dict[str, Any]]:
     """Run a command and yield the ``name=value`` pairs of each line that names `metric`."""
-    arguments = [text for name, value in parameters.items() for text in (f"--{name}", str(value))]
+    # In one word: argparse would take a -1e-05 by itself for an option.
+    arguments = [f"--{name}={value}" for name, value in parameters.items()]
     script = subprocess.Popen(
         [*command, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
         env={**os.environ, "PYTHONUNBUFFERED": "1"},  # or Python keeps its lines until it ends
         preexec_fn=functools.partial(die_with_parent, os.getpid()),
     )
     try:
         for line in script.stdout:
-            print(line, end="")  # into the job's output, whose end is shown when it fails
-            metrics = parse_line(line)
+            sys.stdout.buffer.write(line)  # into the job's output, whose end is shown when it fails
+            metrics = parse_line(line.decode(errors="replace"))
             if metric in metrics:
                 yield metrics
         if script.wait() != 0:

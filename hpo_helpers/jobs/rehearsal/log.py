@@ -36,7 +36,8 @@ class JobLog:
         for text in texts:
             self._read(text)
         milliseconds = int(time.time() * 1000)
-        events = [{"timestamp": milliseconds, "message": text} for text in texts if text]
+        printed = [text.replace("\r", "#015") for text in texts if text]  # as SageMaker writes it
+        events = [{"timestamp": milliseconds, "message": text} for text in printed]
         with contextlib.suppress(self._logs.exceptions.ResourceNotFoundException):  # deleted
             if events:
                 self._logs.put_log_events(**self._place, logEvents=events)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING
 
 from hpo_helpers.jobs.lines import parse_line
@@ -162,5 +163,5 @@ def _hyperparameters(job):
 def _decode(text):
     try:
         return json.loads(text)
-    except ValueError:  # a built-in tuner writes its categories as they are
-        return text
+    except ValueError:  # -.00001; or a category, which a built-in tuner writes as it is
+        return float(text) if re.fullmatch(r"-\.\d+", text) else text

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
+
+from hpo_helpers.jobs.lines import expression
 
 #: The account whose registry holds AWS's images, and where it is another one, from
 #: `image_uri_config/mxnet.json` of the SageMaker Python SDK 2.232.2.
@@ -59,11 +62,10 @@ def image_uri(region: str, instance_type: str = "ml.m5.large") -> str:
 
 def algorithm(image: str, metric: str) -> dict[str, Any]:
     """Say what runs, and how to find the metric in lines: ``valid_error=0.0520``."""
-    expression = rf"\b{re.escape(metric)}=([-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?)"
     return {
         "TrainingImage": image,
         "TrainingInputMode": "File",
-        "MetricDefinitions": [{"Name": metric, "Regex": expression}],
+        "MetricDefinitions": [{"Name": metric, "Regex": expression(metric)}],
     }
 
 
@@ -75,10 +77,14 @@ def script_mode(program: str, code: str, given: Mapping[str, Any]) -> dict[str, 
 
 def _encode(name, value):
     try:
-        return json.dumps(value, default=lambda scalar: scalar.item())  # NumPy's
+        text = json.dumps(value, default=lambda scalar: scalar.item())  # NumPy's
     except (AttributeError, TypeError, ValueError):
         wanted = "a number, a string, a list or a dict"
         raise TypeError(f"{name} must be {wanted}, got {value!r}") from None
+    if not re.fullmatch(r"-[\d.]+e\S+", text):
+        return text
+    # The container would pass on -1e-05, which argparse takes for an option. -.00001 is no JSON and stays.
+    return format(Decimal(text), "f").replace("-0.", "-.")
 
 
 def channel(data: str) -> list[dict[str, Any]]:
