@@ -2,8 +2,10 @@
 
 import doctest
 import gc
+import math
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -18,10 +20,11 @@ import pytest
 from local_training import calling, given, halving, hanging, with_children
 
 from hpo_helpers.datasets import save_npz
-from hpo_helpers.jobs import JobStatus
+from hpo_helpers.jobs import JobStatus, lines
 from hpo_helpers.jobs.local import LocalLauncher, LocalScript
 from hpo_helpers.jobs.local import launcher as launcher_module
 from hpo_helpers.jobs.local.preload import find_preload
+from hpo_helpers.sweeps import log_metrics
 from hpo_helpers.train_mnist import PRELOAD, train
 
 REPOSITORY = Path(__file__).parents[1]
@@ -682,6 +685,80 @@ def test_a_command_line_reports_by_the_lines_it_prints_and_fails_with_the_last_o
     assert (bad.status, values(bad)) == (JobStatus.FAILED, [2.0, 1.0])
     assert bad.error.splitlines()[0] == f"RuntimeError: {sys.executable} ended with exit status 1"
     assert bad.error.splitlines()[-2:] == ["accuracy=0.9", "learning_rate is too high"]
+
+
+def test_a_small_negative_number_is_no_option(tmp_path):
+    path = tmp_path / "script.py"
+    path.write_text(SCRIPT)
+    with LocalScript([sys.executable, path], 1, fixed={"network": "-c"}) as launcher:
+        job = finish(launcher.submit({"learning_rate": -1e-05}, 2))
+    assert (job.status, values(job)) == (JobStatus.COMPLETED, [0.0, 0.0])
+
+
+BAR = "\r 33%|███   | 1/3 [00:00<00:01, 9.1it/s, lr=1, error=0.5]"
+
+THREE = {"val/acc": 0.5, "test-multi_logloss": 1.0, "validation:rmse": 1000.0}
+
+#: A printed line, and the pairs that it has.
+LINES = [
+    ("epoch=3, error=0.0412, lr=0.1\r\n", {"epoch": 3, "error": 0.0412, "lr": 0.1}),
+    ("epoch=3;error=-1e-05;phase=train", {"epoch": 3, "error": -1e-05, "phase": "train"}),
+    ("val/acc=.5 test-multi_logloss=1. validation:rmse=1E+3", THREE),
+    ("my_error=inf error=-inf", {"my_error": math.inf, "error": -math.inf}),
+    ("INFO:root:Epoch[0] Validation-error=0.95", {"Validation-error": 0.95}),
+    ("12:00 INFO:a.b:error=0.5", {"error": 0.5}),
+    ("\x1b[32mINFO\x1b[0m | epoch=1 error=0.5 [best: 0.4]", {"epoch": 1, "error": 0.5}),
+    ("epoch=3/27 error=2", {"error": 2}),
+    ("error=0,0412 error: 0.5 error=1_0 error=0.5% (error=1) best/error=0.1.ckpt", {}),
+    (BAR, {}),
+    (f"{BAR}{BAR}\n", {}),
+    (f"{BAR}epoch=1 error=0.2", {"epoch": 1, "error": 0.2}),
+    (f"{BAR}\r       \repoch=1 error=0.2", {"epoch": 1, "error": 0.2}),
+    (f"{BAR}\r       \x1b[Aepoch=1 error=0.2", {"epoch": 1, "error": 0.2}),
+    (f"{BAR}\r       \x1b[AINFO:root:error=0.2", {"error": 0.2}),
+    ("epoch=1, error=0.5, lr=1: 3it [00:00, 9.1it/s]", {}),
+    ("100%|███|, error=0.5", {}),
+    ("\rstep 1 error=0.5\rstep 2 error=0.4", {}),
+    ("\rstep 1 error=0.5\rstep 2 error=0.4epoch=1 error=0.2", {"epoch": 1, "error": 0.2}),
+    ("step 1 error=0.5\rstep 2 error=0.4\repoch=1 error=0.2", {"epoch": 1, "error": 0.2}),
+]
+
+
+@pytest.mark.parametrize("line", [line for line, _ in LINES])
+def test_the_pairs_of_a_line_are_the_same_here_on_sagemaker_and_on_azure(line):
+    pairs = dict(LINES)[line]
+    numbers = {name: value for name, value in pairs.items() if not isinstance(value, str)}
+    for text in (line, line.replace("\r", "#015").replace("\x1b", "#033")):
+        assert lines.parse_line(text) == pairs
+        assert log_metrics.numbers_of(text) == numbers
+        found = {name: re.search(lines.expression(name), text) for name in ("error", "acc", *numbers)}
+        assert {name: float(value[1]) for name, value in found.items() if value} == numbers
+
+
+def test_there_is_one_expression_that_sagemaker_takes():
+    for name in ("BACK", "LEVEL", "BAR_END", "VALUE", "NAME"):
+        assert getattr(lines, name) == getattr(log_metrics, name)
+    assert re.compile(lines.expression("x")).groups == 1 and len(lines.expression("x" * 100)) <= 500
+
+
+def test_a_line_of_many_bars_takes_no_time():
+    start = time.monotonic()
+    assert lines.parse_line(BAR * 3000 + "x" * 100_000) == {}
+    assert time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize("options", ["", "leave=False", "bar_format='{desc}{n}{postfix}'", "file=sys.stdout"])
+def test_a_progress_bar_is_no_report(shell, tmp_path, options):
+    (tmp_path / "script.py").write_text(f"""
+import logging, sys, tqdm
+for epoch in tqdm.tqdm([1, 2], mininterval=0):
+    with tqdm.tqdm(range(3), mininterval=0, {options}) as bar:
+        for _ in bar:
+            bar.set_postfix(valid_error=0.5)
+    print(f"epoch={{epoch}} valid_error={{epoch / 100}}")
+""")
+    job = finish(shell(f'"{sys.executable}" "{tmp_path / "script.py"}"'))
+    assert (job.status, values(job)) == (JobStatus.COMPLETED, [0.01, 0.02])
 
 
 def test_the_lines_of_a_python_script_arrive_while_it_runs(shell):

@@ -188,16 +188,18 @@ def test_a_failed_job_says_why(launched, rehearsal):
         output = sys.argv[sys.argv.index("--output") + 1]
         print(output, flush=True)
         if output:
-            time.sleep(1000)
+            time.sleep(1000 * ("=" in output))
+            sys.exit(2)
         raise ValueError("learning_rate is too high")
     """
     errors = {
         "": "ValueError: learning_rate is too high",
+        "unrecognized arguments": "\nLast lines of its output:\nunrecognized arguments",
         "valid_error=nan": "ValueError: 'valid_error' was nan after epoch 1",
         "valid_error=high": "ValueError: 'valid_error' must be a number, got 'high'",
         "epoch=0 valid_error=1": "ValueError: 'epoch' must be a whole number over 0, got 0",
     }
-    launcher = launched(script, n_workers=5)
+    launcher = launched(script, n_workers=6)
     rehearsal.fail_next("CapacityError: Unable to provision requested ML compute capacity.")
     sold_out = launcher.submit({}, 3)
     jobs = {output: launcher.submit({"output": output}, 9) for output in errors}
@@ -205,7 +207,7 @@ def test_a_failed_job_says_why(launched, rehearsal):
     assert sold_out.error == "CapacityError: Unable to provision requested ML compute capacity."
     assert {job.status for job in [sold_out, *jobs.values()]} == {JobStatus.FAILED}
     assert [output for output, error in errors.items() if error not in jobs[output].error] == []
-    assert [status_on_aws(job.name) for job in jobs.values()] == ["Failed"] + ["Stopped"] * 3
+    assert [status_on_aws(job.name) for job in jobs.values()] == ["Failed"] * 2 + ["Stopped"] * 3
 
 
 def test_a_job_that_takes_too_long_fails(launched):
@@ -392,6 +394,35 @@ def test_an_interrupted_program_stops_its_jobs_and_the_next_run_what_a_killed_on
     assert capsys.readouterr().out == f"stopped what an earlier run left: {', '.join(left)}\n"
     assert_stopped(left)
     assert status_on_aws(alive.name) == "InProgress"
+
+
+BARS = """
+    import argparse, logging, tqdm
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--bias", type=float)
+    parser.add_argument("--epochs", type=int)
+    options = parser.parse_args()
+    logging.basicConfig(level="INFO")
+    for epoch in tqdm.trange(options.epochs, mininterval=0):
+        with tqdm.trange(3, mininterval=0, leave=False) as bar:
+            for _ in bar:
+                bar.set_postfix(accuracy=0.9, speed=1)
+        logging.info("accuracy=%s", options.bias * (epoch + 1))
+        logging.info("Epoch[%d] Validation-accuracy=0.8", epoch)
+"""
+
+
+def test_sagemaker_finds_the_same_numbers_in_lines_and_a_small_negative_one_arrives(launched):
+    launcher = launched(BARS, metric="accuracy")
+    job = launcher.submit({"bias": -1e-05}, 3)
+    (reports,) = finish(launcher, job)
+    assert (job.error, [report.value for report in reports]) == (None, [-1e-05, -2e-05, -1e-05 * 3])
+    (final,) = job.description["FinalMetricDataList"]
+    assert (final["MetricName"], final["Value"]) == ("accuracy", pytest.approx(-3e-05))
+    table = jobs_from_logs(launcher.run, metric="accuracy")
+    assert table.equals(jobs_from_search(launcher.run, metric="accuracy"))
+    assert table[["bias", "accuracy"]].values.tolist() == [[-1e-05, -3e-05]]
+    assert any("#015" in text for text in messages(job.name))
 
 
 # Files and keys.

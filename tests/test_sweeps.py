@@ -4,6 +4,8 @@ import io
 import itertools
 import json
 import math
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -477,6 +479,39 @@ def test_each_line_of_a_training_is_logged_as_one_interval(tmp_path):
     logged = [json.loads(line[7:]) for line in result.stdout.splitlines() if line.startswith("logged ")]
     assert logged == [[1, {"valid_error": 0.5, "seconds": 0.01}], [2, {"valid_error": 0.25}]]
     assert "hello=you" in result.stdout and result.returncode == 3
+
+
+@pytest.fixture
+def wrapped(tmp_path):
+    """Run a training command in the wrapper, by an MLflow that prints what it is told."""
+    mlflow = "def log_metrics(metrics, step): print('logged', step, metrics, flush=True)"
+    (tmp_path / "mlflow.py").write_text(mlflow)
+
+    def start(code):
+        command = [sys.executable, log_metrics.__file__, sys.executable, "-c", code]
+        environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+        return subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True)
+
+    return start
+
+
+def test_lines_without_an_epoch_are_counted_also_those_of_the_other_stream(wrapped):
+    code = "import logging; [logging.error('lr=1 val/acc=%s', x) for x in (0.1, 0.2)]; print('acc@1=1 phase=x')"
+    output = wrapped(code).communicate()[0].splitlines()
+    assert [line for line in output if line.startswith("logged")] == [
+        "logged 1 {'lr': 1.0, 'val/acc': 0.1}",
+        "logged 2 {'lr': 1.0, 'val/acc': 0.2}",
+    ]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_reaches_the_training_and_its_end_is_the_wrappers(wrapped, number):
+    stop = f"signal.signal({number:d}, lambda *_: sys.exit(7))"
+    for code, ending in ((stop, 7), (f"signal.signal({number:d}, signal.SIG_DFL)", -number)):
+        with wrapped(f"import signal, sys, time; {code}; print('error=1'); time.sleep(100)") as wrapper:
+            assert [wrapper.stdout.readline() for _ in range(2)][1] == "logged 1 {'error': 1.0}\n"  # at once
+            wrapper.send_signal(number)
+        assert wrapper.returncode == ending
 
 
 # Azure itself, as far as HTTP: what is sent is real, what comes back is written here

@@ -6,24 +6,24 @@ LightGBM, Keras or transformers print (``name: value``, tables, dicts) is not: p
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import Any
 
-OUTPUT_LINES, OUTPUT_CHARACTERS = 10, 4096  #: of the end of an output
 BACK = r"(?:\r|#015)"  #: a carriage return, and as SageMaker logs it
 LEVEL = r"(?:DEBUG|INFO|WARNING|ERROR|CRITICAL):[\w.]+:"  #: how lines of Python's logging begin
-#: How a progress bar ends that a report follows: by its times, wiped out (an inner bar goes up a line), anyhow.
+#: How a progress bar ends before a report: with its times, wiped out (an inner one goes a line up), anyhow.
 BAR_END = rf"\[\d+:\d\d[^\]\n]*\]|{BACK} +(?:{BACK}|(?:\x1b|#033)\[A)|(?:(?<!#01)\d|[)\]|])(?=epoch=)"
-#: A metric's value in a line, to be searched for; %s is its name. SageMaker takes one group, and 500 characters.
+#: A metric's value in a line, where %s is its name. SageMaker takes one group, in at most 500 characters.
 VALUE = (
-    # A report begins with its line, or after what a carriage return overwrites but not begins, or after a bar.
+    # A report begins with its line, after what a carriage return overwrites but not begins, or after a bar.
     rf"(?:^|\n)(?:(?!{BACK})[^\n]+{BACK}|[^\n]*(?:{BAR_END}))?"
     rf"(?![^\n]*?(?:%%\||\[\d+:[\d:]+[<,]|{BACK}[^\r\n]))"  # no bar follows
     rf"(?:[^\n]*[\s,;])?(?:{LEVEL})?"
     r"%s=([-+]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|[A-Za-z]\w*))"
-    r"(?=[\s;]|,(?!\d)|$)(?![^\[\n]*\])"  # not in brackets, as a bar shows it
+    r"(?=[\s;]|,(?!\d)|#015|$)(?![^\[\n]*\])"  # not in brackets, as a bar shows it
 )
-NAME = re.compile(rf"(?:^|[\s,;]|#015|{LEVEL}|{BAR_END})(?!#0|{LEVEL})([^\s,;=]+)(?==)")  #: what may have one
+NAME = re.compile(rf"(?:^|[\s,;]|#015|{LEVEL}|{BAR_END})(?!#0|\x1b|{LEVEL})([^\s,;=]+)(?==)")
 
 
 def expression(metric: str) -> str:
@@ -38,16 +38,8 @@ def parse_line(line: str) -> dict[str, Any]:
     return {name: _number(match[1]) for name, match in found.items() if match}
 
 
-def quote_end(output: str) -> str:
-    """Return the end of what a job has printed, under a heading, or nothing."""
-    lines = output[-OUTPUT_CHARACTERS:].splitlines()[-OUTPUT_LINES:]
-    return "\nLast lines of its output:\n" + "\n".join(lines) if lines else ""
-
-
 def _number(text):
     for number in (int, float):
-        try:
+        with contextlib.suppress(ValueError):
             return number(text)
-        except ValueError:
-            continue
     return text

@@ -7,8 +7,8 @@ one interval of an early-termination policy. Without ``epoch=`` its values are c
 each line at once here; another program must flush it. The file needs nothing but MLflow.
 """
 
+import collections
 import contextlib
-import math
 import os
 import re
 import signal
@@ -24,9 +24,9 @@ VALUE = (
     rf"(?![^\n]*?(?:%%\||\[\d+:[\d:]+[<,]|{BACK}[^\r\n]))"
     rf"(?:[^\n]*[\s,;])?(?:{LEVEL})?"
     r"%s=([-+]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|[A-Za-z]\w*))"
-    r"(?=[\s;]|,(?!\d)|$)(?![^\[\n]*\])"
+    r"(?=[\s;]|,(?!\d)|#015|$)(?![^\[\n]*\])"
 )
-NAME = re.compile(rf"(?:^|[\s,;]|#015|{LEVEL}|{BAR_END})(?!#0|{LEVEL})([^\s,;=]+)(?==)")
+NAME = re.compile(rf"(?:^|[\s,;]|#015|{LEVEL}|{BAR_END})(?!#0|\x1b|{LEVEL})([^\s,;=]+)(?==)")
 
 
 def numbers_of(line):
@@ -40,20 +40,11 @@ def numbers_of(line):
     return numbers
 
 
-def step_of(metrics, steps):
-    """Return the epoch that a line names, else one more than its metrics had before."""
-    epoch = metrics.pop("epoch", math.nan)
-    if not epoch.is_integer():
-        epoch = 1 + max((steps.get(name, 0) for name in metrics), default=0)
-    steps.update(dict.fromkeys(metrics, int(epoch)))
-    return int(epoch)
-
-
 def main(command):
     """Run a command to its end, and end as it did."""
     import mlflow
 
-    steps = {}
+    counts = collections.Counter()
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}  # or Python keeps its lines until it ends
     output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     with subprocess.Popen(command, env=environment, **output) as training:
@@ -63,8 +54,10 @@ def main(command):
             sys.stdout.buffer.write(line)
             sys.stdout.flush()
             metrics = numbers_of(line.decode(errors="replace"))
-            step = step_of(metrics, steps)
+            epoch = metrics.pop("epoch", None)
+            counts.update(metrics.keys())
             if metrics:
+                step = max(counts[name] for name in metrics) if epoch is None else int(epoch)
                 mlflow.log_metrics(metrics, step=step)
     return training.returncode
 

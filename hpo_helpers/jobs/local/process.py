@@ -9,10 +9,9 @@ import signal
 import sys
 from typing import IO
 
-from hpo_helpers.jobs.lines import OUTPUT_CHARACTERS, quote_end
-
 PR_SET_PDEATHSIG = 1  #: both of <linux/prctl.h>
 PR_SET_CHILD_SUBREAPER = 36
+OUTPUT_LINES = 10
 
 
 def die_with_parent(parent: int) -> None:
@@ -44,8 +43,9 @@ def describe_exit(exit_code: int) -> str:
 def last_lines(output: IO[bytes]) -> str:
     """Return the end of what a process printed to a file, under a heading, or nothing."""
     size = os.fstat(output.fileno()).st_size
-    end = os.pread(output.fileno(), OUTPUT_CHARACTERS, max(0, size - OUTPUT_CHARACTERS))
-    return quote_end(end.decode(errors="replace"))
+    text = os.pread(output.fileno(), 4096, max(0, size - 4096)).decode(errors="replace")
+    lines = text.splitlines()[-OUTPUT_LINES:]
+    return "\nLast lines of its output:\n" + "\n".join(lines) if lines else ""
 
 
 def _prctl(option, value):

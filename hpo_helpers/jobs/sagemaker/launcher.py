@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hpo_helpers.jobs import Job, JobStatus, Launcher, check_fixed, make_report, positive
-from hpo_helpers.jobs.lines import OUTPUT_LINES, parse_line, quote_end
+from hpo_helpers.jobs.lines import parse_line
 from hpo_helpers.jobs.sagemaker import orphans, request, upload
 from hpo_helpers.jobs.sagemaker.setup import connect, explained
 from hpo_helpers.jobs.sagemaker.watch import Places, read_lines
@@ -250,7 +250,7 @@ class SageMakerJob(Job):
         self._epochs: dict[str, int] = {}  # by stream: restarted, it counts anew
         self._time = launcher.clock()  # of its last report, at first of its start
         self._failure: str | None = None  # in what it printed
-        self._output: collections.deque[str] = collections.deque(maxlen=OUTPUT_LINES)
+        self._output: collections.deque[str] = collections.deque(maxlen=10)  # its last lines
 
     def stop(self) -> None:
         """Tell SageMaker to end the job; its worker is free once it has."""
@@ -267,7 +267,7 @@ class SageMakerJob(Job):
         sagemaker, logs = self._clients.sagemaker, self._clients.logs
         found = sagemaker.describe_training_job(TrainingJobName=self.name)
         for stream, seconds, line in read_lines(logs, self.name, self._places):
-            self._output.append(line.replace("#015", "\r"))
+            self._output.append(line[-400:])  # of a progress bar, the end
             metrics = parse_line(line)
             if self._metric in metrics and not (self._failure or self._silent):
                 self._report(stream, seconds, metrics)
@@ -309,6 +309,6 @@ class SageMakerJob(Job):
         if ended["SecondaryStatus"].startswith("Max"):  # too long
             error = f"SageMaker has ended it: {ended['SecondaryStatus']}"
         status = JobStatus(ended["TrainingJobStatus"].lower())
-        if error is None:
-            return status, None
-        return JobStatus.FAILED, error + quote_end("\n".join(self._output))
+        if error and self._output:
+            error = "\n".join([error, "Last lines of its output:", *self._output])
+        return (JobStatus.FAILED if error else status), error

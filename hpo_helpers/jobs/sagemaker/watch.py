@@ -25,18 +25,13 @@ def listed(client: Any, operation: str, path: str, **where: Any) -> list[Any]:
 
 def search(sagemaker: Any, operator: str, **values: str) -> list[dict[str, Any]]:
     """Return the training jobs whose properties stand so to these values."""
-    filters = [
-        {"Name": name, "Operator": operator, "Value": value}
-        for name, value in values.items()
-    ]
+    filters = [{"Name": name, "Operator": operator, "Value": value} for name, value in values.items()]
     where = {"Resource": "TrainingJob", "MaxResults": 100}
     where["SearchExpression"] = {"Filters": filters}
     return listed(sagemaker, "search", "Results[].TrainingJob", **where)
 
 
-def read_lines(
-    logs: Any, job: str, places: Places
-) -> Iterator[tuple[str, float, str]]:
+def read_lines(logs: Any, job: str, places: Places) -> Iterator[tuple[str, float, str]]:
     """Yield the new lines of a job, each once: stream, seconds since 1970, text.
 
     It has a stream for each time that it was started, as a spot instance may be taken
