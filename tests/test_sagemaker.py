@@ -396,33 +396,27 @@ def test_an_interrupted_program_stops_its_jobs_and_the_next_run_what_a_killed_on
     assert status_on_aws(alive.name) == "InProgress"
 
 
-BARS = """
-    import argparse, logging, tqdm
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--bias", type=float)
-    parser.add_argument("--epochs", type=int)
-    options = parser.parse_args()
-    logging.basicConfig(level="INFO")
-    for epoch in tqdm.trange(options.epochs, mininterval=0):
-        with tqdm.trange(3, mininterval=0, leave=False) as bar:
-            for _ in bar:
-                bar.set_postfix(accuracy=0.9, speed=1)
-        logging.info("accuracy=%s", options.bias * (epoch + 1))
-        logging.info("Epoch[%d] Validation-accuracy=0.8", epoch)
-"""
-
-
 def test_sagemaker_finds_the_same_numbers_in_lines_and_a_small_negative_one_arrives(launched):
-    launcher = launched(BARS, metric="accuracy")
-    job = launcher.submit({"bias": -1e-05}, 3)
+    script = """
+        import argparse, logging, tqdm
+        parser = argparse.ArgumentParser()
+        parser.add_argument("--bias", type=float)
+        bias = parser.parse_known_args()[0].bias
+        logging.basicConfig(level="INFO")
+        for epoch in tqdm.trange(2, mininterval=0):
+            with tqdm.trange(3, mininterval=0, leave=False) as bar:
+                bar.set_postfix(accuracy=0.9, speed=1)
+            logging.info("accuracy=%s", bias * (epoch + 1))
+            logging.info("Epoch[%d] Validation-accuracy=0.8", epoch)
+    """
+    launcher = launched(script, metric="accuracy")
+    job = launcher.submit({"bias": -1e-05}, 2)
     (reports,) = finish(launcher, job)
-    assert (job.error, [report.value for report in reports]) == (None, [-1e-05, -2e-05, -1e-05 * 3])
-    (final,) = job.description["FinalMetricDataList"]
-    assert (final["MetricName"], final["Value"]) == ("accuracy", pytest.approx(-3e-05))
-    table = jobs_from_logs(launcher.run, metric="accuracy")
-    assert table.equals(jobs_from_search(launcher.run, metric="accuracy"))
-    assert table[["bias", "accuracy"]].values.tolist() == [[-1e-05, -3e-05]]
+    assert (job.error, [report.value for report in reports]) == (None, [-1e-05, -2e-05])
     assert any("#015" in text for text in messages(job.name))
+    table = jobs_from_logs(launcher.run, metric="accuracy")
+    assert table[["bias", "accuracy"]].values.tolist() == [[-1e-05, -2e-05]]
+    assert table.equals(jobs_from_search(launcher.run, metric="accuracy"))  # as SageMaker has found them
 
 
 # Files and keys.

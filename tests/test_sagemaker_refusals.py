@@ -15,6 +15,7 @@ from botocore.stub import Stubber
 from service_models import read_once
 
 from hpo_helpers.jobs import JobStatus
+from hpo_helpers.jobs.lines import expression
 from hpo_helpers.jobs.sagemaker import SageMakerError, SageMakerLauncher, image_uri, launcher, orphans
 from hpo_helpers.jobs.sagemaker.upload import ensure_bucket
 from hpo_helpers.jobs.sagemaker.watch import read_lines
@@ -216,10 +217,8 @@ def test_a_request_is_what_sagemaker_takes(launched):
     assert request["StoppingCondition"] == {"MaxRuntimeInSeconds": 600}
     tags = {f"hpo-helpers:{kind}" for kind in ("name", "owner", "process")}
     assert {tag["Key"] for tag in request["Tags"]} == tags
-    (definition,) = request["AlgorithmSpecification"]["MetricDefinitions"]
-    line = "epoch=3 valid_error=5.2e-02 test_error=0.0520 seconds=0.34"
-    assert re.findall(definition["Regex"], line) == ["5.2e-02"]
-    assert re.findall(definition["Regex"], "my_valid_error=1") == []
+    definition = {"Name": "valid_error", "Regex": expression("valid_error")}
+    assert request["AlgorithmSpecification"]["MetricDefinitions"] == [definition]
     assert "EnableManagedSpotTraining" not in request and "InputDataConfig" not in request
     with pytest.raises(TypeError, match="x must be a number, a string, a list or a dict, got"):
         launched.submit({"x": object()}, 1)

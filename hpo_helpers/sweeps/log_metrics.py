@@ -12,8 +12,8 @@ import contextlib
 import os
 import re
 import signal
-import subprocess
 import sys
+from subprocess import PIPE, STDOUT, Popen
 
 # The same as in jobs/lines.py, as this file travels alone.
 BACK = r"(?:\r|#015)"
@@ -46,8 +46,7 @@ def main(command):
 
     counts = collections.Counter()
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}  # or Python keeps its lines until it ends
-    output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    with subprocess.Popen(command, env=environment, **output) as training:
+    with Popen(command, stdout=PIPE, stderr=STDOUT, env=environment) as training:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda number, _: training.send_signal(number))
         for line in training.stdout:
