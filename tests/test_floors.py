@@ -49,7 +49,7 @@ def module_of(path):
 
 def whole(name):
     """Return the module that a name belongs to: a folder of one idea, or itself."""
-    if name in ("jobs.__init__", "jobs.lines"):
+    if name in ("jobs.__init__", "jobs.log_metrics"):
         return "jobs"  # what launchers share
     return next((folder for folder in FOLDERS if f"{name}.".startswith(f"{folder}.")), name)
 

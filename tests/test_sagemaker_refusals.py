@@ -15,7 +15,7 @@ from botocore.stub import Stubber
 from service_models import read_once
 
 from hpo_helpers.jobs import JobStatus
-from hpo_helpers.jobs.lines import expression
+from hpo_helpers.jobs.log_metrics import expression
 from hpo_helpers.jobs.sagemaker import SageMakerError, SageMakerLauncher, image_uri, launcher, orphans
 from hpo_helpers.jobs.sagemaker.upload import ensure_bucket
 from hpo_helpers.jobs.sagemaker.watch import read_lines

@@ -9,9 +9,9 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from hpo_helpers.jobs.lines import parse_line
 from hpo_helpers.jobs.local.launcher import LocalLauncher
 from hpo_helpers.jobs.local.process import describe_exit, die_with_parent
+from hpo_helpers.jobs.log_metrics import parse_line
 
 
 class LocalScript(LocalLauncher):
@@ -20,7 +20,7 @@ class LocalScript(LocalLauncher):
     The parameters are appended by name: ``python train.py --learning_rate=0.1 --epochs=27``.
     A line of output that names the tuned metric is a report, of its ``name=value`` pairs:
     ``epoch=3 valid_error=0.0412``. Without ``epoch=`` reports are counted. What a progress bar shows is none:
-    pairs in brackets, before or beside a bar, or in a text that a carriage return overwrites or begins.
+    pairs in brackets, before a bar, or in a text that a carriage return overwrites.
     The script must flush each line (Python is told to), and a status other than 0 is a failure.
 
     Parameters

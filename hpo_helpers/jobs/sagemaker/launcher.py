@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hpo_helpers.jobs import Job, JobStatus, Launcher, check_fixed, make_report, positive
-from hpo_helpers.jobs.lines import parse_line
+from hpo_helpers.jobs.log_metrics import parse_line
 from hpo_helpers.jobs.sagemaker import orphans, request, upload
 from hpo_helpers.jobs.sagemaker.setup import connect, explained
 from hpo_helpers.jobs.sagemaker.watch import Places, read_lines

@@ -6,7 +6,7 @@ import json
 import re
 from typing import TYPE_CHECKING
 
-from hpo_helpers.jobs.lines import parse_line
+from hpo_helpers.jobs.log_metrics import parse_line
 from hpo_helpers.jobs.sagemaker.request import checked
 from hpo_helpers.jobs.sagemaker.setup import connect, explained
 from hpo_helpers.jobs.sagemaker.watch import GROUP, STREAMS, listed, read_lines, search

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
-from hpo_helpers.jobs.lines import expression
+from hpo_helpers.jobs.log_metrics import expression
 
 #: The account whose registry holds AWS's images, and where it is another one, from
 #: `image_uri_config/mxnet.json` of the SageMaker Python SDK 2.232.2.

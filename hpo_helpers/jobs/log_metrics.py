@@ -1,0 +1,74 @@
+"""Metrics in a script's printed lines: read here, or logged with MLflow on Azure.
+
+    python log_metrics.py python train_mnist.py --epochs=27
+
+runs a command and makes of a line such as ``epoch=3 valid_error=0.0520`` a value of ``valid_error`` at step
+3: one interval of an early-termination policy. Without ``epoch=`` a metric's values are counted. Python
+prints each line at once here; another program must flush it. The file needs nothing but MLflow.
+
+Pairs ``name=value`` are read, between blanks, commas or semicolons; not ``name: value``, tables and dicts, as
+XGBoost, LightGBM, Keras and transformers print them, for which a line of one's own is due.
+"""
+
+import collections
+import os
+import re
+import subprocess
+import sys
+
+# A carriage return is #015 in the logs of SageMaker. Python's logging begins a line with INFO:root:
+START = r"(?:^|[\s,;\]]|#015|\[A)(?:[A-Z]+:[\w.]*:)?"
+NAME = r"[A-Za-z_][^\s,;=]*"
+VALUE = r"[-+]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|[A-Za-z]\w*)"
+# What a progress bar shows is no report: it stands in brackets, before the bar, or is overwritten.
+NO_BAR = r"(?![^\[\n]{0,999}?\])(?![^\n]{0,999}?(?:\d%\||\dit |(?:\r|#015)\S))"
+END = r"(?=[\s;]|,(?!\d)|#015|$)" + NO_BAR
+PAIR = re.compile(rf"{START}({NAME})=({VALUE}){END}")
+
+
+def expression(metric):
+    """Return the regular expression whose one group is a metric's value in a line, as SageMaker takes it."""
+    return f"{START}{re.escape(metric)}=({VALUE}){END}"
+
+
+def parse_line(line):
+    """Return the pairs of a printed line, numbers as numbers; of a name that comes twice, the first."""
+    return {name: _number(text) for name, text in reversed(PAIR.findall(line))}
+
+
+def _number(text):
+    for number in (int, float):
+        try:
+            return number(text)
+        except ValueError:
+            continue
+    return text
+
+
+def main(command):
+    """Run a command to its end, log what its lines say, and return its exit code."""
+    import mlflow
+
+    counts = collections.Counter()
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}  # or Python keeps its lines until it ends
+    output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "env": environment}
+    with subprocess.Popen(command, **output) as training:
+        for line in training.stdout:
+            sys.stdout.buffer.write(line)
+            sys.stdout.flush()
+            pairs = parse_line(line.decode(errors="replace"))
+            epoch = pairs.pop("epoch", None)
+            metrics = {name: value for name, value in pairs.items() if _is_metric(name, value)}
+            counts.update(metrics.keys())
+            if metrics:
+                mlflow.log_metrics(metrics, step=epoch or max(counts[name] for name in metrics))
+    return training.returncode
+
+
+def _is_metric(name, value):
+    """Return whether MLflow takes it."""
+    return isinstance(value, (int, float)) and re.fullmatch(r"[\w./:-]+", name)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
