@@ -480,7 +480,7 @@ def wrapped(folder, code):
     ("code", "logged"),
     [
         ("print('hello=you\\nepoch=1 error=.5 seconds=1e-2')", ["1 {'error': 0.5, 'seconds': 0.01}"]),
-        ("[logging.error('val/acc=%s', x) for x in (1, 2)]", ["1 {'val/acc': 1.0}", "2 {'val/acc': 2.0}"]),
+        ("[logging.error('val/acc=%s', x) for x in (1, 2)]", ["1 {'val/acc': 1}", "2 {'val/acc': 2}"]),
         ("print('acc@1=1 phase=x')", []),  # MLflow takes no such name
     ],
 )

@@ -33,7 +33,10 @@ def expression(metric):
 
 def parse_line(line):
     """Return the pairs of a printed line, numbers as numbers; of a name that comes twice, the first."""
-    return {name: _number(text) for name, text in reversed(PAIR.findall(line))}
+    pairs = {}
+    for name, text in PAIR.findall(line):
+        pairs.setdefault(name, _number(text))
+    return pairs
 
 
 def _number(text):
