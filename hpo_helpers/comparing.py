@@ -1,10 +1,8 @@
 """What methods find, and when, over many seeds, and which differences hold.
 
 ``method`` and ``seed`` name a run; ``time`` is in seconds of the launcher's clock. Less is
-better in what is compared: ``test_error``, unless another column is named.
+better in what is compared: ``test_error``, unless `value` names another column.
 """
-
-from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -33,17 +31,15 @@ def reports(study: optuna.Study) -> pd.DataFrame:
         One row a report: ``trial`` (its number), ``epoch``, ``time`` (the study's, in
         seconds), ``value`` (of the tuned metric), and whatever else training yielded.
     """
+    first = dict.fromkeys(["trial", "epoch", "time", "value"])
     rows = [
-        {"trial": trial.number, **report, "value": trial.intermediate_values[report["epoch"]]}
+        first | report | {"trial": trial.number, "value": trial.intermediate_values[report["epoch"]]}
         for trial in study.get_trials(deepcopy=False)
         for report in reports_of(trial)
         if report["epoch"] in trial.intermediate_values
     ]
-    first = ["trial", "epoch", "time", "value"]
-    if not rows:
-        return pd.DataFrame(columns=first)
-    table = pd.DataFrame(rows).sort_values(["time", "trial", "epoch"], ignore_index=True)
-    return table[first + [name for name in table if name not in first]]
+    table = pd.DataFrame(rows, columns=None if rows else list(first))
+    return table.sort_values(["time", "trial", "epoch"], ignore_index=True)
 
 
 def anytime(study: optuna.Study) -> pd.DataFrame:
@@ -88,11 +84,7 @@ def run_methods(
     -------
     DataFrame
         ``method``, ``seed`` and the columns of `anytime`, in the order of methods and seeds.
-
-    Raises
-    ------
-    RuntimeError
-        If a run failed: its method and seed, and why.
+        A run that fails raises RuntimeError, with its method and seed, and why.
     """
     from joblib import Parallel, delayed
 
@@ -173,8 +165,6 @@ def summarise(
     ----------
     table
         One row a seed within each group of `by`. NaN counts as worse than any number.
-    value
-        The column to summarise.
     by
         The columns that name a group.
 
@@ -239,8 +229,6 @@ def normalised_regret(
         Incumbents, from `run_methods` or `at_times`.
     best, typical
         The errors of the best configuration (`best_configuration`) and of the median one.
-    value
-        The column with the error.
     """
     return table.assign(regret=(table[value] - best) / (typical - best))
 
@@ -269,8 +257,6 @@ def average_ranks(table: pd.DataFrame, *, value: str = "test_error") -> pd.DataF
     ----------
     table
         As `at_times` returns it. Seeds that some method lacks are left out.
-    value
-        The column with the error.
 
     Returns
     -------
@@ -288,7 +274,7 @@ def friedman_test(table: pd.DataFrame, *, value: str = "test_error") -> pd.DataF
 
     Parameters
     ----------
-    table, value
+    table
         As in `average_ranks`. Only where this p-value is small are ranks worth comparing.
 
     Returns
@@ -338,8 +324,6 @@ def paired_differences(
         As `at_times` returns it. Only seeds that all methods have are compared.
     baseline
         The method to compare with.
-    value
-        The column with the error.
     confidence
         Of the interval. A p-value counts as small below 1 - `confidence`.
 
@@ -351,11 +335,6 @@ def paired_differences(
         (percentiles); ``p_value`` of the Wilcoxon signed-rank test; ``p_adjusted``, by Holm's
         method for all methods at that time; and ``verdict``: "better" or "worse" where the
         interval excludes 0 and ``p_adjusted`` is small, else "no difference".
-
-    Raises
-    ------
-    ValueError
-        If `baseline` is unknown, fewer than 2 seeds are common to all, or a run has no incumbent.
 
     Notes
     -----
@@ -383,16 +362,12 @@ def _difference(differences, confidence):
 
     # Errors are counts over the size of a data set: their differences tie, but for rounding.
     sample = differences.to_numpy().round(12)
-    interval = bootstrap(
-        (sample,),
-        np.mean,
-        method="percentile",
-        confidence_level=confidence,
-        rng=np.random.default_rng(0),  # the same interval again
-    ).confidence_interval
+    settings = {"method": "percentile", "confidence_level": confidence}
+    random = np.random.default_rng(0)  # the same interval again
+    low, high = bootstrap((sample,), np.mean, **settings, rng=random).confidence_interval
     p_value = wilcoxon(sample).pvalue if sample.any() else 1.0
-    ends = {"low": float(interval.low), "high": float(interval.high)}
-    return {"n_seeds": len(sample), "difference": sample.mean(), **ends, "p_value": float(p_value)}
+    found = {"n_seeds": len(sample), "difference": sample.mean(), "low": low, "high": high}
+    return found | {"p_value": float(p_value)}
 
 
 def _holm(p_values):

@@ -1,6 +1,7 @@
-"""Pictures for the lessons: each function takes a DataFrame, draws one figure, and returns its axes."""
+"""Pictures for the lessons: each function takes a DataFrame, draws one figure, and returns its axes.
 
-from __future__ import annotations
+Where no `ax` is given, it makes a new figure.
+"""
 
 from collections.abc import Sequence
 
@@ -8,7 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, ScalarFormatter, StrMethodFormatter
+from matplotlib.ticker import LogLocator
 
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#999999"
 
@@ -52,8 +53,6 @@ def plot_curves(
         One row a report, with the column ``epoch`` and those that the next two name.
     group, value
         Names of columns: which curve it is, and an error between 0 and 1.
-    ax
-        Where to draw; a new figure if not given.
     """
     ax = ax or plt.subplots()[1]
     best = table.loc[table[value].idxmin(), group]
@@ -66,7 +65,9 @@ def plot_curves(
             ax.plot(*curve[["epoch", value]].iloc[-1], "o", color=GREY, markersize=4, zorder=1)
     _label_handles(ax, stopped=(table.groupby(group)["epoch"].max() < last_epoch).any())
     ax.set(xlabel="epochs trained", ylabel="validation error", xscale="log")
-    _epoch_ticks(ax, last_epoch)
+    ax.set_xticks(3 ** np.arange(0, 1 + int(np.log(last_epoch) / np.log(3) + 1e-9)))
+    ax.set_xticks([], minor=True)
+    ax.xaxis.set_major_formatter("{x:g}")
     return error_axis(ax)
 
 
@@ -81,8 +82,6 @@ def plot_anytime(
         One row an incumbent, with the columns ``time`` (seconds) and ``value`` (an error between 0 and 1).
     until
         The time, in seconds, up to which the last incumbent is drawn, if given.
-    ax
-        Where to draw; a new figure if not given.
     """
     ax = ax or plt.subplots()[1]
     steps = {"where": "post", "label": "incumbent", "marker": "o", "markersize": 4}
@@ -103,8 +102,6 @@ def plot_methods(summary: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     summary
         One row for each ``method`` and ``time`` (seconds), with ``lower_quartile``, ``median`` and
         ``upper_quartile`` of errors between 0 and 1, or NaN.
-    ax
-        Where to draw; a new figure if not given.
     """
     ax = _draw_medians(summary, ax or plt.subplots(figsize=(10.5, 4.8))[1])
     ax.set_ylabel("test error of the incumbent")
@@ -120,8 +117,6 @@ def plot_regret(summary: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     ----------
     summary
         As for `plot_methods`, of regrets: 0 is the best configuration, 1 a typical one.
-    ax
-        Where to draw; a new figure if not given.
     """
     ax = _draw_medians(summary, ax or plt.subplots(figsize=(10.5, 4.8))[1])
     ax.axhline(0, color=GREY, linewidth=1, zorder=1)
@@ -141,8 +136,6 @@ def plot_ranks(
         One row a method, with the columns ``method`` and ``average_rank`` (1 is best).
     critical_difference
         How far apart two average ranks must be to differ.
-    ax
-        Where to draw; a new figure if not given.
     """
     if ranks["method"].duplicated().any():
         raise ValueError(f"one rank a method is needed, got\n{ranks}")
@@ -169,8 +162,6 @@ def plot_timeline(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     table
         One row a piece of work, with ``worker``, ``start`` and ``end`` (seconds) and ``label``, which has
         its colour, for example a rung.
-    ax
-        Where to draw; a new figure if not given.
     """
     labels = table["label"].unique()
     if len(labels) > len(COLOURS):
@@ -230,7 +221,7 @@ def _per_cent_ticks(ax, ticks):
     low, high = ax.get_ylim()
     ax.set_yticks([tick for tick in ticks if low <= tick <= high])
     ax.set_yticks([], minor=True)
-    ax.yaxis.set_major_formatter(FuncFormatter(_per_cent))
+    ax.yaxis.set_major_formatter(_per_cent)
     return ax
 
 
@@ -250,16 +241,12 @@ def _draw_medians(summary, ax):
         ax.fill_between(*quartiles, step="post", color=look["color"], alpha=0.12, linewidth=0)
     first, last = summary["time"].min(), summary["time"].max()
     ax.set(xlabel="time in seconds", xscale="log", xlim=(first, last))
-    _plain_ticks(ax)
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.set_xticks([], minor=True)
     lines.sort(key=lambda line: np.nan_to_num(line.get_ydata()[-1], nan=np.inf), reverse=True)
     ax.legend(handles=lines, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return ax
-
-
-def _plain_ticks(ax):
-    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    ax.xaxis.set_minor_locator(NullLocator())
 
 
 def _joined(ranks, critical_difference):
@@ -294,13 +281,6 @@ def _rank_labels(ax, methods, ranks, first_row):
         offset = (-5, 0) if left else (5, 0)
         text = f"{method}  {rank:.2f}"
         ax.annotate(text, (edge, row), offset, textcoords="offset points", ha=side, va="center")
-
-
-def _epoch_ticks(ax, last_epoch):
-    powers = 3 ** np.arange(0, 1 + int(np.log(last_epoch) / np.log(3) + 1e-9))
-    ax.set_xticks(powers)
-    ax.set_xticks([], minor=True)
-    ax.xaxis.set_major_formatter(ScalarFormatter())
 
 
 def _label_handles(ax, stopped):
