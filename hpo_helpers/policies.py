@@ -9,10 +9,9 @@ Sources: the references of ``azureml.train.hyperdrive`` and of ``azure.ai.ml.swe
 stopping: D. Golovin et al., "Google Vizier", KDD 2017.
 """
 
-from __future__ import annotations
-
 import math
 from abc import abstractmethod
+from dataclasses import dataclass
 from numbers import Integral, Real
 from statistics import fmean, median
 
@@ -20,23 +19,26 @@ from optuna.pruners import BasePruner
 from optuna.study import StudyDirection
 
 
+@dataclass(kw_only=True, eq=False)
 class _Policy(BasePruner):
     """When a policy is applied, and to which values."""
 
-    def __init__(self, *, evaluation_interval=1, delay_evaluation=0):
-        _check_whole("evaluation_interval", evaluation_interval, lowest=1)
-        _check_whole("delay_evaluation", delay_evaluation, lowest=0)
-        self._evaluation_interval = evaluation_interval
-        self._delay_evaluation = delay_evaluation
+    evaluation_interval: int = 1
+    delay_evaluation: int = 0
+
+    def __post_init__(self):
+        for name, lowest in (("evaluation_interval", 1), ("delay_evaluation", 0)):
+            value = getattr(self, name)
+            if not isinstance(value, Integral) or value < lowest:
+                raise ValueError(f"{name} must be a whole number of at least {lowest}, got {value!r}")
 
     def prune(self, study, trial):
         """Return whether the policy ends `trial` at the interval that it has just reported."""
         interval = trial.last_step
-        if interval is None or interval < max(1, self._delay_evaluation):
+        if interval is None or interval < max(1, self.delay_evaluation):
             return False
-        if interval % self._evaluation_interval != 0:
+        if interval % self.evaluation_interval != 0:
             return False
-
         values = _reported(trial, interval)
         if not values:
             return True
@@ -52,6 +54,7 @@ class _Policy(BasePruner):
         """Return whether a run whose best is `value` ends, given what each run reported."""
 
 
+@dataclass(kw_only=True, eq=False)
 class BanditPolicy(_Policy):
     """Policy to end a run that falls behind the best one by more than a slack.
 
@@ -63,6 +66,7 @@ class BanditPolicy(_Policy):
     ----------
     slack_factor
         The slack as a ratio, 0 or more: 0.2 allows 20 %. Give this or `slack_amount`.
+        ValueError is raised while tuning if it is given and the best value is negative.
     slack_amount
         The slack in the unit of the metric, 0 or more.
     evaluation_interval
@@ -70,46 +74,35 @@ class BanditPolicy(_Policy):
     delay_evaluation
         The first interval at which the policy may be applied.
 
-    Raises
-    ------
-    ValueError
-        If both slacks are given, or none, or a setting is out of range; while tuning, if
-        the slack is a ratio and the best value negative.
-
     Examples
     --------
     >>> policy = BanditPolicy(slack_factor=0.2, evaluation_interval=2, delay_evaluation=4)
     >>> study = optuna.create_study(pruner=policy)
     """
 
-    def __init__(
-        self,
-        *,
-        slack_factor: float | None = None,
-        slack_amount: float | None = None,
-        evaluation_interval: int = 1,
-        delay_evaluation: int = 0,
-    ) -> None:
-        super().__init__(evaluation_interval=evaluation_interval, delay_evaluation=delay_evaluation)
-        if (slack_factor is None) == (slack_amount is None):
-            got = f"{slack_factor=} and {slack_amount=}"
-            raise ValueError(f"give either slack_factor or slack_amount, got {got}")
-        for name, slack in (("slack_factor", slack_factor), ("slack_amount", slack_amount)):
-            if slack is not None and not (isinstance(slack, Real) and 0 <= slack < math.inf):
+    slack_factor: float | None = None
+    slack_amount: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        slacks = {"slack_factor": self.slack_factor, "slack_amount": self.slack_amount}
+        given = {name: slack for name, slack in slacks.items() if slack is not None}
+        if len(given) != 1:
+            raise ValueError(f"give either slack_factor or slack_amount, got {slacks}")
+        for name, slack in given.items():
+            if not (isinstance(slack, Real) and 0 <= slack < math.inf):
                 raise ValueError(f"{name} must be a finite number of at least 0, got {slack!r}")
-        self._slack_factor = slack_factor
-        self._slack_amount = slack_amount
 
     def _ends(self, value, runs, maximize):
         best = _best([_best(run, maximize) for run in runs], maximize)
         return _is_worse(value, self._limit(best, maximize), maximize)
 
     def _limit(self, best, maximize):
-        if self._slack_amount is not None:
-            return best - self._slack_amount if maximize else best + self._slack_amount
+        if self.slack_amount is not None:
+            return best - self.slack_amount if maximize else best + self.slack_amount
         if best < 0:
             raise ValueError(f"slack_factor needs a metric of at least 0, got {best!r}: use slack_amount")
-        return best / (1 + self._slack_factor) if maximize else best * (1 + self._slack_factor)
+        return best / (1 + self.slack_factor) if maximize else best * (1 + self.slack_factor)
 
 
 class MedianStoppingPolicy(_Policy):
@@ -128,6 +121,7 @@ class MedianStoppingPolicy(_Policy):
         return _is_worse(value, median(_average(run) for run in runs), maximize)
 
 
+@dataclass(kw_only=True, eq=False)
 class TruncationSelectionPolicy(_Policy):
     """Policy to end a given percentage of the runs, the worst, at each interval.
 
@@ -142,25 +136,21 @@ class TruncationSelectionPolicy(_Policy):
         As in `BanditPolicy`.
     """
 
-    def __init__(
-        self,
-        *,
-        truncation_percentage: int,
-        evaluation_interval: int = 1,
-        delay_evaluation: int = 0,
-    ) -> None:
-        super().__init__(evaluation_interval=evaluation_interval, delay_evaluation=delay_evaluation)
-        if not isinstance(truncation_percentage, Integral) or not 1 <= truncation_percentage <= 99:
+    truncation_percentage: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        percentage = self.truncation_percentage
+        if not isinstance(percentage, Integral) or not 1 <= percentage <= 99:
             wanted = "truncation_percentage must be a whole number from 1 to 99"
-            raise ValueError(f"{wanted}, got {truncation_percentage!r}")
-        self._truncation_percentage = truncation_percentage
+            raise ValueError(f"{wanted}, got {percentage!r}")
 
     def _rivals(self, study, interval):
         return [run for run in super()._rivals(study, interval) if interval in run.intermediate_values]
 
     def _ends(self, value, runs, maximize):
         n_not_better = sum(not _is_worse(value, _best(run, maximize), maximize) for run in runs)
-        return n_not_better * 100 <= len(runs) * self._truncation_percentage
+        return n_not_better * 100 <= len(runs) * self.truncation_percentage
 
 
 def _reported(trial, interval):
@@ -180,8 +170,3 @@ def _is_worse(value, limit, maximize):
 def _average(values):
     # By rounding, the mean of equal values may lie above all of them.
     return min(max(fmean(values), min(values)), max(values))
-
-
-def _check_whole(name, value, lowest):
-    if not isinstance(value, Integral) or value < lowest:
-        raise ValueError(f"{name} must be a whole number of at least {lowest}, got {value!r}")

@@ -157,9 +157,9 @@ def test_a_run_without_a_number_is_ended_and_counts_for_nothing(name):
 
 
 def test_a_bandit_needs_one_slack_and_in_its_range():
-    with pytest.raises(ValueError, match="got slack_factor=0.1 and slack_amount=0.2"):
+    with pytest.raises(ValueError, match="got {'slack_factor': 0.1, 'slack_amount': 0.2}"):
         BanditPolicy(slack_factor=0.1, slack_amount=0.2)
-    with pytest.raises(ValueError, match="got slack_factor=None and slack_amount=None"):
+    with pytest.raises(ValueError, match="got {'slack_factor': None, 'slack_amount': None}"):
         BanditPolicy()
     for name in ("slack_factor", "slack_amount"):
         for slack in (-0.1, math.nan, math.inf, "much"):
