@@ -4,35 +4,22 @@ A fold is a job whose training function takes ``fold`` beside the hyperparameter
 one dict: the metric on the fold's validation examples.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from hpo_helpers.jobs import JobStatus, Launcher
 
-FEWEST_FOLDS, MOST_FOLDS = 2, 10
-
 
 class FoldError(RuntimeError):
-    """A fold has no value; the message names the fold and the reason.
-
-    Parameters
-    ----------
-    fold
-        Its number, from 0.
-    reason
-        What became of it.
-    """
+    """A fold has no value; the message names its number, which is also `fold`, and the reason."""
 
     def __init__(self, fold: int, reason: str) -> None:
         super().__init__(fold, reason)
         self.fold = fold
-        self.reason = reason
 
     def __str__(self) -> str:
-        return f"fold {self.fold} {self.reason}"
+        return "fold {} {}".format(*self.args)
 
 
 def cross_validate(
@@ -79,11 +66,9 @@ def evaluate_folds(
     ------
     FoldError
         As soon as a fold fails, is stopped, exceeds its time, or ends without a report.
-    ValueError
-        If `k` or `fold_timeout` is out of range, at the first iteration.
     """
-    if k not in range(FEWEST_FOLDS, MOST_FOLDS + 1):
-        raise ValueError(f"k must be a whole number from {FEWEST_FOLDS} to {MOST_FOLDS}, got {k!r}")
+    if k not in range(2, 11):
+        raise ValueError(f"k must be a whole number from 2 to 10, got {k!r}")
     if fold_timeout is not None and not fold_timeout > 0:
         raise ValueError(f"fold_timeout must be positive, got {fold_timeout!r}")
     waiting, running, values = list(range(k)), [], {}
@@ -92,7 +77,9 @@ def evaluate_folds(
             while fold not in values:
                 while waiting and len(running) < launcher.n_workers:
                     running.append(_Fold(waiting.pop(0), launcher, params, fold_timeout or math.inf))
-                _wait(launcher, running)
+                time_left = min(other.time_left() for other in running)
+                jobs = [other.job for other in running]
+                launcher.wait(jobs, time_left if time_left < math.inf else None)
                 values |= {ended.number: ended.value for ended in running if ended.has_ended()}
                 running = [other for other in running if other.number not in values]
             yield fold, values[fold]
@@ -133,11 +120,6 @@ class _Fold:
         if self.job.status is JobStatus.STOPPED:
             return "was stopped from outside"
         return "ended without a report" if math.isnan(self.value) else None
-
-
-def _wait(launcher, running):
-    time_left = min(fold.time_left() for fold in running)
-    launcher.wait([fold.job for fold in running], None if time_left == math.inf else time_left)
 
 
 def _stop(launcher, jobs):

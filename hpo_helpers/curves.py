@@ -1,7 +1,5 @@
 """The learning curve of any configuration, from those that were recorded over a grid."""
 
-from __future__ import annotations
-
 import functools
 import math
 import zlib
@@ -31,14 +29,9 @@ class RecordedCurves:
     table
         A recording over a full grid, as `load_curves` returns it; the CNN's if not given.
     space
-        The search space. Its bounds are those of the grid.
+        The search space. Its bounds must be those of the grid.
     method
         ``"linear"``, or ``"nearest"`` to answer with the nearest configuration of the grid.
-
-    Raises
-    ------
-    ValueError
-        If the recording is no full grid, or does not reach to the bounds of `space`.
 
     Examples
     --------
@@ -65,13 +58,7 @@ class RecordedCurves:
         self._interpolate = _interpolator(table, self.space, method)
 
     def __call__(self, params: Mapping[str, Any]) -> list[dict[str, float]]:
-        """Return a configuration's curve: one dict an epoch, as `train` yields them.
-
-        Raises
-        ------
-        ValueError
-            If a hyperparameter is missing, unknown, or lies outside its range.
-        """
+        """Return a configuration's curve: one dict an epoch, as `train` yields them."""
         return _metrics(self._logarithms(params))
 
     def _logarithms(self, params):

@@ -76,11 +76,6 @@ def load_mnist(full: bool = False) -> MNIST:
     -------
     MNIST
         Read-only arrays, the same ones at every call: copy an array before you change it.
-
-    Raises
-    ------
-    DataError
-        With ``full=True``: a file is missing, damaged, or could not be downloaded or stored.
     """
     return _load_70000() if full else _load_5000()
 
@@ -103,36 +98,19 @@ def load_curves(name: str = "mnist_cnn_curves") -> pd.DataFrame:
         One row an epoch: ``configuration`` (a number), its hyperparameters, named as in
         ``spaces.MNIST_CNN``, ``seed`` (of the network), ``epoch``, ``valid_error`` and
         ``test_error`` (shares of the images), and ``seconds`` (of a processor, for that epoch).
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such recording.
     """
     return load_table(name)
 
 
 def load_table(name: str) -> pd.DataFrame:
-    """Load a recorded table by its file's name, without ``.csv.gz``, from ``data/README.md``.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such recording.
-    """
+    """Load a recorded table by its file's name, without ``.csv.gz``, from ``data/README.md``."""
     import pandas as pd
 
     return pd.read_csv(_recording(f"{name}.csv.gz"))
 
 
 def load_study(name: str) -> optuna.Study:
-    """Load a recorded study into memory, by its file's name without ``.journal``.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such recording.
-    """
+    """Load a recorded study into memory, by its file's name without ``.journal``."""
     import optuna
     from optuna.storages.journal import JournalFileBackend
 
@@ -157,12 +135,7 @@ def save_npz(path: str | os.PathLike[str], data: MNIST) -> None:
     path
         The file to write, in a folder that exists.
     data
-        As ``load_mnist`` returns it.
-
-    Raises
-    ------
-    ValueError
-        The images do not lie in [0, 1].
+        As ``load_mnist`` returns it. ValueError is raised if images do not lie in [0, 1].
     """
     arrays = {}
     for part, (images, labels) in zip(MNIST._fields, data, strict=True):

@@ -3,11 +3,9 @@
 An individual's *genes* are numbers on [0, 1], one a hyperparameter, in the space's order.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
@@ -17,15 +15,12 @@ from hpo_helpers.jobs import Launcher
 from hpo_helpers.spaces import from_unit_cube
 from hpo_helpers.tuning import tune
 
-if TYPE_CHECKING:
-    from inspyred.ec import EvolutionaryComputation
-
 
 def evolve(
     study: optuna.Study,
     space: Mapping[str, BaseDistribution],
     launcher: Launcher,
-    optimiser: EvolutionaryComputation,
+    optimiser: Any,
     *,
     epochs: int,
     generations: int | None = None,
@@ -43,7 +38,7 @@ def evolve(
     study, space, launcher, epochs
         As in `tune`; `space` is a dict. The sampler proposes nothing; failed trials are worst.
     optimiser
-        A new one, with the seed of all: ``real_coded(inspyred.ec.GA(random.Random(0)))``.
+        A new one of inspyred's, with the seed of all: ``real_coded(inspyred.ec.GA(random.Random(0)))``.
     generations, timeout
         End after so many generations, or when the study's clock reads so many seconds.
     cost
@@ -53,8 +48,6 @@ def evolve(
 
     Raises
     ------
-    ValueError
-        If neither `generations` nor `timeout` is given, or two objectives lack a `cost`.
     RuntimeError
         If five trials in a row failed, over generations. The message carries the last error.
     """
@@ -89,8 +82,8 @@ def evolve(
     return evaluated
 
 
-def real_coded(optimiser: EvolutionaryComputation) -> EvolutionaryComputation:
-    """Replace those of an optimiser's operators that do not fit genes on [0, 1], and return it.
+def real_coded(optimiser: Any) -> Any:
+    """Replace those operators of an optimiser of inspyred's that do not fit genes on [0, 1]; return it.
 
     Flipping bits leaves real genes as they are, and a Gaussian step of standard deviation 1
     leaps over the whole range. In their place come BLX-0.5, which draws a child's gene around

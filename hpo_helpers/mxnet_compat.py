@@ -11,8 +11,6 @@ returned as it is.
 The file needs nothing but MXNet and NumPy and may be copied, as ``train_mnist.py`` may.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import importlib
