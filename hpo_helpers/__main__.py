@@ -3,8 +3,6 @@
 The exit status is 1 where something is wrong, and the line below that says what to do.
 """
 
-from __future__ import annotations
-
 import importlib.metadata
 import importlib.util
 import platform

@@ -15,7 +15,7 @@ import pandas as pd
 from optuna.study import StudyDirection
 
 from hpo_helpers.jobs import Launcher
-from hpo_helpers.progress import new_bar
+from hpo_helpers.progress import Bar
 from hpo_helpers.resuming import reports_of
 from hpo_helpers.tuning import Space, tune
 
@@ -95,7 +95,7 @@ def run_methods(
     parallel = Parallel(n_jobs=n_jobs, return_as="generator_unordered")
     settings = (space, launcher, epochs, timeout)
     found = parallel(delayed(_run)(run, methods[run[0]], *settings) for run in runs)
-    tables = dict(new_bar(iterable=found, desc="comparing", total=len(runs), unit="run"))
+    tables = dict(Bar(found, desc="comparing", total=len(runs), unit="run"))
     return pd.concat([tables[run] for run in runs], ignore_index=True)
 
 

@@ -1,7 +1,5 @@
 """Progress bars: that of `tune`, and one over anything that is counted."""
 
-from __future__ import annotations
-
 import os
 import warnings
 from typing import Any
@@ -12,14 +10,16 @@ with warnings.catch_warnings():
     from tqdm.auto import tqdm
 
 
-def new_bar(*, enabled: bool = True, **settings: Any) -> tqdm:
-    """Return a bar of tqdm's that vanishes at the end, so that outputs compare."""
-    # tqdm's own reading of TQDM_DISABLE is lost in its notebook variant.
-    hidden = not enabled or bool(os.environ.get("TQDM_DISABLE"))
-    return tqdm(leave=False, disable=hidden, **settings)
+class Bar(tqdm):
+    """A bar of tqdm's that vanishes at the end, so that outputs compare."""
+
+    def __init__(self, *arguments: Any, enabled: bool = True, **settings: Any) -> None:
+        # tqdm's own reading of TQDM_DISABLE is lost in its notebook variant.
+        hidden = not enabled or bool(os.environ.get("TQDM_DISABLE"))
+        super().__init__(*arguments, leave=False, disable=hidden, **settings)
 
 
-class ProgressBar:
+class ProgressBar(Bar):
     """Shows finished trials (or, where only time is limited, seconds) and the incumbent's value.
 
     Where `n_trials` is None, `timeout`, in seconds, is the end.
@@ -30,17 +30,11 @@ class ProgressBar:
         total, unit = (n_trials, "trials") if self._counts_trials else (timeout, "s")
         # No rates: trials of different lengths have none.
         shape = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} " + unit + "{postfix}"
-        self._bar = new_bar(enabled=enabled, total=total, desc="tuning", bar_format=shape)
-
-    def __enter__(self) -> ProgressBar:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._bar.close()
+        super().__init__(enabled=enabled, total=total, desc="tuning", bar_format=shape)
 
     def show(self, n_finished: int, seconds: float, incumbent: float | None) -> None:
         """Draw the bar anew."""
-        self._bar.n = min(n_finished if self._counts_trials else seconds, self._bar.total)
+        self.n = min(n_finished if self._counts_trials else seconds, self.total)
         if incumbent is not None:
-            self._bar.set_postfix_str(f"incumbent {incumbent:.4g}", refresh=False)
-        self._bar.refresh()
+            self.set_postfix_str(f"incumbent {incumbent:.4g}", refresh=False)
+        self.refresh()

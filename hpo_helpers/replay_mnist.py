@@ -4,8 +4,6 @@ It is the script of a rehearsed SageMaker job where MXNet is missing. Hyperparam
 JSON in ``SM_HPS``; what the CNN's recording does not vary is left aside.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import sys

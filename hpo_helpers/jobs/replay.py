@@ -1,7 +1,5 @@
 """Jobs that replay recorded learning curves, in virtual time."""
 
-from __future__ import annotations
-
 import collections
 import itertools
 from collections.abc import Callable, Iterable, Mapping
@@ -29,11 +27,6 @@ class ReplayLauncher(Launcher):
         Hyperparameters of every job; a job's own of the same name comes first.
     metric
         The name of the metric that is tuned.
-
-    Raises
-    ------
-    ValueError
-        If `n_workers` is no positive whole number, or `fixed` has ``epochs``.
 
     Examples
     --------
@@ -67,27 +60,13 @@ class ReplayLauncher(Launcher):
         return self._now
 
     def advance(self, seconds: float) -> None:
-        """Let time pass while the jobs go on, as it does while a sampler computes.
-
-        Raises
-        ------
-        ValueError
-            If `seconds` is negative.
-        """
+        """Let time pass while the jobs go on, as it does while a sampler computes."""
         if not seconds >= 0:
             raise ValueError(f"the clock goes forward only, got {seconds!r} seconds")
         self._now += seconds
 
-    def submit(self, params: Mapping[str, Any], epochs: int) -> ReplayJob:
-        """Start a job.
-
-        Raises
-        ------
-        RuntimeError
-            If all workers are taken, or the launcher is closed.
-        ValueError
-            If the job has no epoch, or more than its curve, or `curves` refuses the configuration.
-        """
+    def submit(self, params: Mapping[str, Any], epochs: int) -> Job:
+        """Start a job; ValueError if it has more epochs than its curve, or `curves` refuses it."""
         self._check_free()
         configuration = {**self._fixed, **params}
         configuration.pop("epochs", None)

@@ -1,7 +1,5 @@
 """Messages between two processes: bytes over a socket, each message after its length."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import pickle

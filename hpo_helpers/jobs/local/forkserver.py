@@ -4,8 +4,6 @@ It has one thread and answers one launcher over one socket. When the socket clos
 process is gone, it ends, after its jobs and all that they started.
 """
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import os

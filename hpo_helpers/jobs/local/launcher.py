@@ -4,8 +4,6 @@ That one belongs to its launcher and ends with it. The fork server of `multiproc
 program, imports ``__main__`` anew (scripts need their guard) and ignores what it cannot preload.
 """
 
-from __future__ import annotations
-
 import contextlib
 import multiprocessing.connection
 import os
@@ -51,15 +49,6 @@ class LocalLauncher(Launcher):
         lists, and that module; in a notebook or a script, the modules that `train` names.
         It must start no thread: a job could wait forever for one that was not forked.
 
-    Raises
-    ------
-    TypeError
-        If `train` is no function, or it or `fixed` cannot be pickled.
-    ValueError
-        If `n_workers` is no positive whole number, or `fixed` has ``epochs``.
-    NotImplementedError
-        On Windows, which cannot fork a process.
-
     Examples
     --------
     >>> def train(epochs, learning_rate):
@@ -84,26 +73,20 @@ class LocalLauncher(Launcher):
         metric: str = "valid_error",
         preload: Sequence[str] | None = None,
     ) -> None:
+        from joblib import cpu_count  # those that a container, too, lets this process use
+
         if not hasattr(os, "fork"):
             raise NotImplementedError(f"{sys.platform} cannot fork a process: use WSL2 or Google Colab")
         if not callable(train):
             raise TypeError(f"train must be a function, not its result, got {train!r}")
         super().__init__(metric)
-        self.n_workers = _count_cores() if n_workers is None else positive("n_workers", n_workers)
+        self.n_workers = positive("n_workers", cpu_count() if n_workers is None else n_workers)
         self._preload = find_preload(train) if preload is None else list(preload)
         self._training = cloudpickle.dumps((train, check_fixed(fixed)))
         self._server: Server | None = self._start_server()
 
-    def submit(self, params: Mapping[str, Any], epochs: int) -> LocalJob:
-        """Start a job; the first one waits for what is preloaded.
-
-        Raises
-        ------
-        RuntimeError
-            If all workers are taken, the launcher is closed, or preloading failed.
-        ValueError
-            If the job would have less than one epoch.
-        """
+    def submit(self, params: Mapping[str, Any], epochs: int) -> "LocalJob":
+        """Start a job; the first one waits for what is preloaded, RuntimeError if that failed."""
         self._check_free()
         server = self._ready_server()
         job = LocalJob(self, next(self._ids), params, epochs)
@@ -229,12 +212,6 @@ class LocalJob(Job):
             self._status = status
         self._inbox.close()
         self._output.close()
-
-
-def _count_cores():
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _explain(error, frames):

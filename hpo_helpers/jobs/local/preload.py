@@ -1,7 +1,5 @@
 """What to have imported before the first job."""
 
-from __future__ import annotations
-
 import functools
 import importlib
 import operator

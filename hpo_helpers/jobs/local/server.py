@@ -1,7 +1,5 @@
 """The fork server of a launcher, as the launcher sees it."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

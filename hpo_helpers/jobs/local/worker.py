@@ -1,7 +1,5 @@
 """What happens inside the process of one job: train, report, and say how it ended."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import pickle

@@ -1,7 +1,5 @@
 """Jobs that a killed program left running, and how the next one stops them."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import secrets

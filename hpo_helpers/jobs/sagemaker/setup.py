@@ -1,7 +1,5 @@
 """The clients of boto3, and what AWS refuses, said so that one knows what to do."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager

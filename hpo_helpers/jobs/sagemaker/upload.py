@@ -1,7 +1,5 @@
 """Code and data in S3."""
 
-from __future__ import annotations
-
 import io
 import re
 import tarfile
