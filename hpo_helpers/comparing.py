@@ -23,13 +23,13 @@ RUN = ["method", "seed"]
 
 
 def reports(study: optuna.Study) -> pd.DataFrame:
-    """Return every report of every trial of a study that `tune` ran, in the order of their times.
+    """Return all reports of a study that `tune` ran, in the order of their times.
 
     Returns
     -------
     DataFrame
-        One row a report: ``trial`` (its number), ``epoch``, ``time`` (the study's, in
-        seconds), ``value`` (of the tuned metric), and whatever else training yielded.
+        One row a report: ``trial`` (its number), ``epoch``, ``time`` (the study's), ``value``
+        (of the tuned metric), and whatever else training yielded.
     """
     first = dict.fromkeys(["trial", "epoch", "time", "value"])
     rows = [
@@ -43,10 +43,7 @@ def reports(study: optuna.Study) -> pd.DataFrame:
 
 
 def anytime(study: optuna.Study) -> pd.DataFrame:
-    """Return the study's incumbents: the rows of `reports` that were better than all before them.
-
-    The incumbent is the best report so far, of any trial, whatever the method.
-    """
+    """Return the study's incumbents: the `reports` that were better than all before them."""
     table = reports(study)
     sign = 1 if study.direction == StudyDirection.MINIMIZE else -1
     cost = sign * table["value"].astype(float)
@@ -251,7 +248,7 @@ def time_to_target(
 def average_ranks(table: pd.DataFrame, *, value: str = "test_error") -> pd.DataFrame:
     """Return each method's rank, averaged over seeds.
 
-    Rank 1 is the lowest error. Equal errors share their mean rank, missing ones come last.
+    Rank 1 is the lowest error. Equal ones share their mean rank, missing ones come last.
 
     Parameters
     ----------
@@ -360,7 +357,7 @@ def paired_differences(
 def _difference(differences, confidence):
     from scipy.stats import bootstrap, wilcoxon
 
-    # Errors are counts over the size of a data set: their differences tie, but for rounding.
+    # Errors are shares of some images: their differences tie, but for rounding.
     sample = differences.to_numpy().round(12)
     settings = {"method": "percentile", "confidence_level": confidence}
     random = np.random.default_rng(0)  # the same interval again
@@ -371,7 +368,7 @@ def _difference(differences, confidence):
 
 
 def _holm(p_values):
-    """Adjust m p-values (Holm, 1979): the smallest times m, the next times m - 1, and so on."""
+    """Adjust m p-values (Holm, 1979): the smallest times m, the next times m - 1, …"""
     ordered = p_values.sort_values()
     adjusted = (ordered * np.arange(len(ordered), 0, -1)).cummax().clip(upper=1.0)
     return adjusted.reindex(p_values.index)

@@ -12,7 +12,7 @@ from hpo_helpers.jobs import JobStatus, Launcher
 
 
 class FoldError(RuntimeError):
-    """A fold has no value; the message names its number, which is also `fold`, and the reason."""
+    """A fold has no value; the message names its number, as `fold` does, and the reason."""
 
     def __init__(self, fold: int, reason: str) -> None:
         super().__init__(fold, reason)
@@ -52,8 +52,8 @@ def evaluate_folds(
     Parameters
     ----------
     launcher
-        Runs a function that takes ``fold``, from 0, and `params`, and reports its metric once.
-        All its workers are taken; none may be busy.
+        Runs a function that takes ``fold``, from 0, and `params`, and reports once. All its
+        workers are taken; none may be busy.
     params
         The configuration.
     k
@@ -102,7 +102,7 @@ class _Fold:
 
     def has_ended(self):
         """Take in what the job says, and return whether it ended well."""
-        ended = self.job.finished  # asked first: its last report is then among those read next
+        ended = self.job.finished  # asked first: its last report is then among those
         for report in self.job.new_reports():
             self.value = report.value
         if not ended and self.time_left() > 0:

@@ -21,8 +21,8 @@ METRICS = ["valid_error", "test_error", "seconds"]
 class RecordedCurves:
     """Answer for any configuration of a search space from its recorded neighbours.
 
-    Between the levels of the grid, the logarithm of each metric is interpolated linearly on the scales
-    of the hyperparameters. ``data/README.md`` says how close that comes to training.
+    Between the levels of the grid, the logarithm of each metric is interpolated linearly on the
+    hyperparameters' scales. ``data/README.md`` says how close that comes to training.
 
     Parameters
     ----------
@@ -32,13 +32,6 @@ class RecordedCurves:
         The search space. Its bounds must be those of the grid.
     method
         ``"linear"``, or ``"nearest"`` to answer with the nearest configuration of the grid.
-
-    Examples
-    --------
-    >>> params = {"learning_rate": 0.1, "momentum": 0.5, "batch_size": 64}
-    >>> curve = RecordedCurves()(params | {"n_channels": 8, "dropout": 0.2})
-    >>> curve[-1]["epoch"]
-    27
     """
 
     def __init__(
@@ -71,10 +64,9 @@ class RecordedCurves:
 class NoisyCurves:
     """Recorded curves as another seed of the network could have given them.
 
-    A curve is multiplied by how far one training was from the mean of its configuration, over all
-    epochs and metrics, in ``load_curves("mnist_cnn_noise")``. It is drawn among those of the
-    configuration whose mean curve is nearest, by `seed` and the configuration alone: the same one
-    always gets the same curve.
+    A curve is multiplied by how far one training was from the mean of its configuration in
+    ``load_curves("mnist_cnn_noise")``. It is drawn among those of the configuration whose mean
+    curve is nearest, by `seed` and the configuration alone.
 
     Parameters
     ----------

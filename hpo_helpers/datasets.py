@@ -50,8 +50,7 @@ class DataError(RuntimeError):
 class MNIST(NamedTuple):
     """Three parts of MNIST, each a pair of images and labels.
 
-    Images have the shape (n, 1, 28, 28) and are float32 from 0 (paper) to 1 (ink). Labels have the
-    shape (n,) and are int64 from 0 to 9.
+    Images: (n, 1, 28, 28), float32 from 0 (paper) to 1 (ink). Labels: (n,), int64 from 0 to 9.
     """
 
     train: Part
@@ -65,12 +64,11 @@ def load_mnist(full: bool = False) -> MNIST:
     Parameters
     ----------
     full
-        False: the 5,000 images that come with the course, 3,000 / 1,000 / 1,000. Each part holds every
-        digit equally often. All are in the training part of ``full=True``, so a network trained on
-        that one has seen this validation and this test part.
+        False: the 5,000 images that come with the course, 3,000 / 1,000 / 1,000, in each part every
+        digit equally often. All of them are in the training part of ``full=True``.
         True: all 70,000, 50,000 / 10,000 / 10,000; the last 10,000 of the original training set
-        validate. They come from the folder that ``HPO_HELPERS_MNIST`` names, packed (``.gz``) or not,
-        else from the cache folder, else they are downloaded (11 MB) into it.
+        validate. They come from the folder that ``HPO_HELPERS_MNIST`` names, packed (``.gz``) or
+        not, else they are downloaded (11 MB) into the cache folder.
 
     Returns
     -------
@@ -127,8 +125,8 @@ def load_study(name: str) -> optuna.Study:
 def save_npz(path: str | os.PathLike[str], data: MNIST) -> None:
     """Write the ``mnist.npz`` that ``train_mnist`` reads.
 
-    It holds ``train_images``, ``train_labels``, ``valid_images`` and so on: images as uint8 from 0 to
-    255 of shape (n, 28, 28), rounded to the nearest, labels as uint8.
+    It holds ``train_images``, ``train_labels``, ``valid_images`` and so on: images as uint8 of
+    shape (n, 28, 28), rounded to the nearest, labels as uint8.
 
     Parameters
     ----------
@@ -161,7 +159,7 @@ def _load_5000():
     """Split the images at random: 300, 100 and 100 of each digit, in mixed order."""
     with np.load(_recording("mnist_5000.npz")) as arrays:
         images, labels = arrays["images"], arrays["labels"]
-    # RandomState, as NumPy has frozen its stream for good: every recorded figure stands on this split.
+    # RandomState has a stream that is frozen for good: all recorded figures stand on this split.
     random = np.random.RandomState(0)
     by_digit = [random.permutation(np.flatnonzero(labels == digit)) for digit in range(10)]
     parts = np.split(np.stack(by_digit), [300, 400], axis=1)

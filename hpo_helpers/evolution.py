@@ -28,17 +28,17 @@ def evolve(
     cost: Callable[[FrozenTrial], float] | None = None,
     **settings: Any,
 ) -> list[list[FrozenTrial]]:
-    """Search with one of inspyred's optimisers; return each generation's trials, one for each evaluation.
+    """Search with one of inspyred's optimisers; return each generation's trials.
 
-    A configuration that the study has finished is not trained again: its trial answers. So the same call
-    after an interruption, with a new optimiser of the same seed, goes on where the study stood.
+    A configuration that the study has finished is not trained again: its trial answers. So the
+    same call after an interruption, with a new optimiser of the same seed, goes on from there.
 
     Parameters
     ----------
     study, space, launcher, epochs
         As in `tune`; `space` is a dict. The sampler proposes nothing; failed trials are worst.
     optimiser
-        A new one of inspyred's, with the seed of all: ``real_coded(inspyred.ec.GA(random.Random(0)))``.
+        A new one, with the seed of all: ``real_coded(inspyred.ec.GA(random.Random(0)))``.
     generations, timeout
         End after so many generations, or when the study's clock reads so many seconds.
     cost
@@ -54,7 +54,7 @@ def evolve(
     from inspyred import ec
 
     if not generations and timeout is None:
-        raise ValueError("give generations, timeout, or both: otherwise the search would never end")
+        raise ValueError("give generations, timeout, or both: else the search would never end")
     if isinstance(optimiser, (ec.emo.NSGA2, ec.emo.PAES)) and cost is None:
         raise ValueError(f"{type(optimiser).__name__} weighs two objectives: give cost=function")
     limits, evaluated = {"epochs": epochs, "timeout": timeout, "progress": False}, []
@@ -66,7 +66,7 @@ def evolve(
     def evaluate(candidates, args):
         configurations = [decode(space, genes) for genes in candidates]
         for params in configurations:
-            if _trial_of(params, study) is None:  # Optuna's skip_if_exists takes close numbers for equal
+            if _trial_of(params, study) is None:  # skip_if_exists takes close numbers for equal
                 study.enqueue_trial(params)
         tune(study, space, launcher, n_trials=len(_trials(study)), **limits)
         evaluated.append([_trial_of(params, study) for params in configurations])
@@ -83,13 +83,12 @@ def evolve(
 
 
 def real_coded(optimiser: Any) -> Any:
-    """Replace those operators of an optimiser of inspyred's that do not fit genes on [0, 1]; return it.
+    """Replace those operators of inspyred's optimiser that do not fit genes on [0, 1].
 
     Flipping bits leaves real genes as they are, and a Gaussian step of standard deviation 1
-    leaps over the whole range. In their place come BLX-0.5, which draws a child's gene around
-    and between those of its parents (Eshelman and Schaffer, 1993), and Gaussian steps of a
-    tenth of the range. A swarm's neighbourhoods become rings, so ``neighborhood_size`` counts.
-    With small generations, give a genetic algorithm ``num_elites=1``: it forgets its best.
+    leaps over the whole range. In their place come BLX-0.5 (Eshelman and Schaffer, 1993) and
+    Gaussian steps of a tenth of the range. A swarm's neighbourhoods become rings, so
+    ``neighborhood_size`` counts. Give a genetic algorithm ``num_elites=1``: it forgets its best.
     """
     from inspyred.ec import variators
     from inspyred.swarm import topologies
@@ -138,7 +137,7 @@ def decode(space: Mapping[str, BaseDistribution], genes: Sequence[float]) -> dic
 
 
 def _trials(study):
-    """Return all trials but those that were cut off, and queued again under another number."""
+    """Return all trials but those that were cut off, and queued again."""
     return [trial for trial in study.get_trials(deepcopy=False) if "requeued" not in trial.user_attrs]
 
 

@@ -1,12 +1,10 @@
 """MXNet 1.9.1 under whatever NumPy and Python are installed.
 
-``from hpo_helpers.mxnet_compat import mx`` takes the place of ``import mxnet as mx``. While MXNet
-is imported, the names that it misses in NumPy and the standard library are put back; afterwards
-both are as they were.
+``from hpo_helpers.mxnet_compat import mx`` takes the place of ``import mxnet as mx``. For as long
+as that takes, NumPy and the standard library have the names that MXNet misses in them.
 
 MXNet computes on one thread then: more of them change a loss in its last digits, and two jobs of
-two threads on two cores are many times slower. Where it was imported before by other means, it is
-returned as it is.
+two threads on two cores are many times slower.
 
 The file needs nothing but MXNet and NumPy and may be copied, as ``train_mnist.py`` may.
 """
@@ -48,14 +46,9 @@ def _missing_numpy_names():
         "in1d": numpy.isin,
         "trapz": known.get("trapezoid"),
         "msort": functools.partial(numpy.sort, axis=0),
-        **dict.fromkeys(("mirr", "npv", "pmt", "ppmt", "pv", "rate"), _gone),
+        **dict.fromkeys(("mirr", "npv", "pmt", "ppmt", "pv", "rate")),  # which NumPy gave up
     }
     return {name: value for name, value in names.items() if name not in known}
-
-
-def _gone(*args, **kwargs):
-    """Stand in ``mx.np`` for a function that NumPy gave up."""
-    raise NotImplementedError("NumPy no longer has it; the package numpy-financial does")
 
 
 def _version(text):
@@ -66,9 +59,8 @@ def _version(text):
 def _stand_in_modules():
     """Return what ``sys.modules`` holds during the import; None hides a module.
 
-    MXNet takes pandas, SciPy and scikit-learn along where it finds them. They are hidden because that
-    takes long, because none should meet a NumPy with foreign names in it, and because with SciPy at
-    hand every ``mx.nd.array`` asks for a name that SciPy 2 removes.
+    MXNet takes pandas, SciPy and scikit-learn along where it finds them. That takes long, none should
+    meet a NumPy with foreign names, and ``mx.nd.array`` asks for a name that SciPy 2 removes.
     """
     # Gone from Python 3.12 on; before, using it warns.
     distutils = types.ModuleType("distutils")
@@ -102,8 +94,8 @@ def _import_mxnet():
     # A plain import that failed leaves its first half behind.
     for name in [name for name in sys.modules if name.startswith("mxnet.")]:
         del sys.modules[name]
-    # OMP_NUM_THREADS=1 would not do: libgomp reads it when the first package loads it, which need not
-    # be MXNet. And where MXNet sees it set, it sets no limit of its own.
+    # libgomp may have been loaded, and have read OMP_NUM_THREADS, before; and where MXNet sees that
+    # one set, it sets no limit of its own.
     one_thread = {"MXNET_OMP_MAX_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     with contextlib.ExitStack() as stack:
         stack.enter_context(_holding(vars(numpy), _missing_numpy_names()))

@@ -1,6 +1,6 @@
-"""Pictures for the lessons: each function takes a DataFrame, draws one figure, and returns its axes.
+"""Pictures for the lessons: each function takes a table, draws, and returns its axes.
 
-Where no `ax` is given, it makes a new figure.
+Where no `ax` is given, it makes a new figure. Times are in seconds, errors between 0 and 1.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from matplotlib.ticker import LogLocator
 
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#999999"
 
-#: Told apart by the colour-blind (Okabe and Ito, 2008); with four styles they make 28 kinds of line.
+#: Told apart by the colour-blind (Okabe and Ito, 2008); with styles, 28 kinds of line.
 COLOURS = (BLUE, ORANGE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LINE_STYLES = ("-", "--", "-.", ":")
 
@@ -37,7 +37,7 @@ LOOKS = {
 
 
 def look_of(method: str, number: int = 0) -> dict[str, str]:
-    """Return the ``color`` and ``linestyle`` of a method: of `LOOKS`, or else the next by `number`."""
+    """Return ``color`` and ``linestyle`` of a method: of `LOOKS`, or else by its `number`."""
     others = (COLOURS[number % len(COLOURS)], LINE_STYLES[number % len(LINE_STYLES)])
     return dict(zip(("color", "linestyle"), LOOKS.get(method, others), strict=True))
 
@@ -52,7 +52,7 @@ def plot_curves(
     table
         One row a report, with the column ``epoch`` and those that the next two name.
     group, value
-        Names of columns: which curve it is, and an error between 0 and 1.
+        Names of columns: which curve it is, and its error.
     """
     ax = ax or plt.subplots()[1]
     best = table.loc[table[value].idxmin(), group]
@@ -79,9 +79,9 @@ def plot_anytime(
     Parameters
     ----------
     table
-        One row an incumbent, with the columns ``time`` (seconds) and ``value`` (an error between 0 and 1).
+        One row an incumbent, with the columns ``time`` and ``value``, its error.
     until
-        The time, in seconds, up to which the last incumbent is drawn, if given.
+        The time up to which the last incumbent is drawn, if given.
     """
     ax = ax or plt.subplots()[1]
     steps = {"where": "post", "label": "incumbent", "marker": "o", "markersize": 4}
@@ -95,13 +95,12 @@ def plot_anytime(
 
 
 def plot_methods(summary: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
-    """Draw anytime performance of several methods: medians over seeds, in bands between the quartiles.
+    """Draw anytime performance of several methods: medians over seeds, in bands of quartiles.
 
     Parameters
     ----------
     summary
-        One row for each ``method`` and ``time`` (seconds), with ``lower_quartile``, ``median`` and
-        ``upper_quartile`` of errors between 0 and 1, or NaN.
+        As `summarise` returns it: for each ``method`` and ``time`` three quartiles, or NaN.
     """
     ax = _draw_medians(summary, ax or plt.subplots(figsize=(10.5, 4.8))[1])
     ax.set_ylabel("test error of the incumbent")
@@ -128,7 +127,7 @@ def plot_regret(summary: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
 def plot_ranks(
     ranks: pd.DataFrame, critical_difference: float, *, ax: Axes | None = None
 ) -> Axes:
-    """Draw Demšar's critical-difference diagram: average ranks, joined where no difference shows.
+    """Draw Demšar's diagram: average ranks, joined where no difference shows.
 
     Parameters
     ----------
@@ -155,17 +154,17 @@ def plot_ranks(
 
 
 def plot_timeline(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
-    """Draw who worked when: one bar a piece of work, one row a worker, idle time left white.
+    """Draw who worked when: one row a worker, idle time left white.
 
     Parameters
     ----------
     table
-        One row a piece of work, with ``worker``, ``start`` and ``end`` (seconds) and ``label``, which has
-        its colour, for example a rung.
+        One row a piece of work: ``worker``, ``start``, ``end``, and ``label``, for example a
+        rung, which has its colour.
     """
     labels = table["label"].unique()
     if len(labels) > len(COLOURS):
-        raise ValueError(f"at most {len(COLOURS)} labels can be told apart by colour, got {len(labels)}")
+        raise ValueError(f"at most {len(COLOURS)} labels have a colour, got {len(labels)}")
     workers = sorted(table["worker"].unique())
     ax = ax or plt.subplots(figsize=(10.5, 1.2 + 0.4 * len(workers)))[1]
     for label, colour in zip(labels, COLOURS, strict=False):
@@ -188,10 +187,10 @@ def plot_surrogate(table: pd.DataFrame, trials: pd.DataFrame, *, axes: Sequence[
     Parameters
     ----------
     table
-        One row a point ``x`` (on a logarithmic scale), with ``middle``, ``low`` and ``high`` (the model's
-        mean and band, as errors between 0 and 1), ``acquisition``, and ``truth``.
+        One row a point ``x``, with ``middle``, ``low`` and ``high`` (the model's mean and
+        band), ``acquisition``, and ``truth``.
     trials
-        One row a trial, with ``x`` and ``value`` (an error between 0 and 1).
+        One row a trial, with ``x`` and ``value``.
     axes
         Two, one over the other.
     """
@@ -250,7 +249,7 @@ def _draw_medians(summary, ax):
 
 
 def _joined(ranks, critical_difference):
-    """Return first and last of each largest group of sorted ranks within the critical difference."""
+    """Return first and last of each largest group of ranks within the critical difference."""
     lasts = [int(np.flatnonzero(ranks - rank <= critical_difference)[-1]) for rank in ranks]
     before = [-1, *lasts]
     return [(i, last) for i, last in enumerate(lasts) if last > max(i, before[i])]
@@ -271,7 +270,7 @@ def _rank_bar(ax, row, start, end):
 
 
 def _rank_labels(ax, methods, ranks, first_row):
-    """Draw a line from each rank to its name: the better half leads left, the others right."""
+    """Draw a line from each rank to its name, of the better half to the left."""
     half = (len(ranks) + 1) // 2
     for number, (method, rank) in enumerate(zip(methods, ranks, strict=True)):
         left = number < half

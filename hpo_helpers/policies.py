@@ -33,7 +33,7 @@ class _Policy(BasePruner):
                 raise ValueError(f"{name} must be a whole number of at least {lowest}, got {value!r}")
 
     def prune(self, study, trial):
-        """Return whether the policy ends `trial` at the interval that it has just reported."""
+        """Return whether the policy ends `trial` at the interval just reported."""
         interval = trial.last_step
         if interval is None or interval < max(1, self.delay_evaluation):
             return False
@@ -73,11 +73,6 @@ class BanditPolicy(_Policy):
         The policy is applied at the multiples of this number of intervals.
     delay_evaluation
         The first interval at which the policy may be applied.
-
-    Examples
-    --------
-    >>> policy = BanditPolicy(slack_factor=0.2, evaluation_interval=2, delay_evaluation=4)
-    >>> study = optuna.create_study(pruner=policy)
     """
 
     slack_factor: float | None = None
@@ -101,7 +96,7 @@ class BanditPolicy(_Policy):
         if self.slack_amount is not None:
             return best - self.slack_amount if maximize else best + self.slack_amount
         if best < 0:
-            raise ValueError(f"slack_factor needs a metric of at least 0, got {best!r}: use slack_amount")
+            raise ValueError(f"slack_factor needs a metric from 0 on, got {best!r}: use slack_amount")
         return best / (1 + self.slack_factor) if maximize else best * (1 + self.slack_factor)
 
 

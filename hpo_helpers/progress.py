@@ -20,10 +20,7 @@ class Bar(tqdm):
 
 
 class ProgressBar(Bar):
-    """Shows finished trials (or, where only time is limited, seconds) and the incumbent's value.
-
-    Where `n_trials` is None, `timeout`, in seconds, is the end.
-    """
+    """Shows finished trials, or seconds where `n_trials` is None, and the incumbent's value."""
 
     def __init__(self, n_trials: int | None, timeout: float | None, enabled: bool = True) -> None:
         self._counts_trials = n_trials is not None

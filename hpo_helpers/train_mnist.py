@@ -12,8 +12,8 @@ As a script, the same is one line per epoch::
     epoch=3 valid_error=0.0520 test_error=0.0520 seconds=0.34
 
 Where Amazon SageMaker runs it, the folders of the data and of the saved parameters come from
-``SM_CHANNEL_TRAINING`` and ``SM_MODEL_DIR``. The file needs NumPy, MXNet, ``mxnet_compat.py`` beside
-it and Python 3.8 or later, nothing else, and may be copied into a project of one's own as it is.
+``SM_CHANNEL_TRAINING`` and ``SM_MODEL_DIR``. The file needs Python 3.8, NumPy, MXNet and
+``mxnet_compat.py`` beside it, and may be copied into a project of one's own as it is.
 """
 
 from __future__ import annotations
@@ -27,16 +27,14 @@ import sys
 import time
 import zlib
 from pathlib import Path
-from typing import Any, Iterator, Sequence, Tuple
+from typing import Any, Iterator, Sequence
 
 import numpy as np
 
-#: What a launcher may have ready before it forks: modules to import, functions to call once.
+#: What a launcher may have ready before it forks: modules to import, functions to call.
 PRELOAD = ("hpo_helpers.mxnet_compat", "hpo_helpers.datasets:load_mnist")
 
 CHECKPOINT = "checkpoint.npz"
-
-Part = Tuple[np.ndarray, np.ndarray]  # images and labels
 
 
 def _import_mxnet():
@@ -51,10 +49,9 @@ def _import_mxnet():
 def build_network(network: str = "cnn", n_channels: int = 16, dropout: float = 0.5) -> Any:
     """Return a network from images, shape (n, 1, 28, 28), to scores, shape (n, 10).
 
-    ``"cnn"``: two convolutions of ``n_channels`` and twice as many channels, a pooling after each, and
-    one hidden layer. ``"mlp"``: two hidden layers, 784-128-64-10. ``dropout`` is the share of a hidden
-    layer's outputs that is dropped in training. The weights are not set yet: ``initialize`` sets them at
-    random, ``load_parameters("model.params")`` to what ``train`` has saved.
+    ``"cnn"``: two convolutions of ``n_channels`` and twice as many channels, and one hidden layer;
+    ``"mlp"``: two hidden layers. ``dropout`` is the share of a hidden layer's outputs that is
+    dropped in training. ``load_parameters("model.params")`` sets weights that ``train`` has saved.
     """
     nn = _import_mxnet().gluon.nn
     net = nn.HybridSequential()
@@ -82,12 +79,11 @@ def build_network(network: str = "cnn", n_channels: int = 16, dropout: float = 0
 def batches(images: Any, labels: Any, batch_size: int, order: np.ndarray) -> Iterator[tuple[Any, Any]]:
     """Yield batches of images and labels, MXNet arrays, by a permutation of their rows.
 
-    All have one size: what remains is left out, and gets its turn in the next epoch's order. They are
-    views of one shuffled copy, which costs less than a copy per batch.
+    All have one size: what remains is left out, and gets its turn in the next epoch's order.
     """
     n_used = len(order) // batch_size * batch_size
     rows = _import_mxnet().nd.array(order[:n_used], dtype="int32")
-    images, labels = images.take(rows), labels.take(rows)
+    images, labels = images.take(rows), labels.take(rows)  # one copy costs less than many
     for start in range(0, n_used, batch_size):
         yield images[start : start + batch_size], labels[start : start + batch_size]
 
@@ -95,8 +91,7 @@ def batches(images: Any, labels: Any, batch_size: int, order: np.ndarray) -> Ite
 def evaluate(net: Any, images: Any, labels: Any, batch_size: int = 250) -> float:
     """Return the share of images that the network takes for another digit, in [0, 1].
 
-    A network that has diverged scores NaN. That counts as having answered 0: its error is about 0.9.
-    ``batch_size`` limits the memory and does not change the result.
+    A network that has diverged scores NaN, which counts as having answered 0.
     """
     n_wrong = 0.0
     for start in range(0, len(labels), batch_size):
@@ -122,9 +117,8 @@ def train(
 ) -> Iterator[dict[str, Any]]:
     """Train a network by stochastic gradient descent with momentum.
 
-    Stop iterating, and it stops training. A seed gives the same errors again, bit for bit, on the same
-    kind of processor. An epoch's random numbers come from the seed and its number alone, so that runs
-    may be interrupted, or advance in turns.
+    Stop iterating, and it stops training. A seed gives the same errors again, bit for bit, on the
+    same kind of processor, also where runs are interrupted or advance in turns.
 
     Parameters
     ----------
@@ -145,22 +139,16 @@ def train(
     data
         See ``load_data``.
     checkpoint
-        Folder in which each epoch is saved, and from which an interrupted run goes on. The epochs that
-        it holds are yielded again first; ``epochs`` may be raised from one run to the next.
+        Folder in which each epoch is saved, and from which an interrupted run goes on, after it
+        has yielded the epochs again that it holds. ``epochs`` may be raised.
     model_dir
         Folder in which ``model.params`` is saved after each epoch.
 
     Yields
     ------
     dict
-        ``epoch``, counted from 1; ``valid_error`` and ``test_error``, the shares of images taken for
-        another digit; ``seconds``, the wall-clock time of this epoch, evaluation included.
-
-    Raises
-    ------
-    ValueError
-        On a hyperparameter out of its range or data that do not fit, at the call; on a checkpoint that
-        is damaged or another run's, when the iteration starts.
+        ``epoch``, from 1; ``valid_error`` and ``test_error``, the shares of images taken for another
+        digit; ``seconds``, the wall-clock time of this epoch, evaluation included.
     """
     given = locals()  # the parameters by name, as nothing else is there yet
     hyperparameters = {name: _checked(name, given[name]) for name in HYPERPARAMETERS}
@@ -169,7 +157,7 @@ def train(
     n_train = len(parts[0][1])
     if batch_size > n_train:
         raise ValueError(f"batch_size must be at most {n_train} (the training part), got {batch_size!r}")
-    # A generator of its own does the work, so that the checks do not wait for the first iteration.
+    # A generator of its own, so that the checks do not wait for the first iteration.
     return _epochs(hyperparameters, epochs, parts, checkpoint, model_dir)
 
 
@@ -200,7 +188,7 @@ def _epochs(hyperparameters, epochs, parts, checkpoint, model_dir):
 
 
 def _seeded(seed, epoch):
-    """Seed MXNet for one epoch, 0 being the initial weights; return what orders its images."""
+    """Seed MXNet for one epoch, or for the weights (0); return what orders the images."""
     random_state = np.random.RandomState([seed, epoch])
     _import_mxnet().random.seed(random_state.randint(2**31 - 1))
     return random_state
@@ -253,24 +241,19 @@ def _checked(name, value):
     return {str: str, numbers.Integral: int, numbers.Real: float}[kind](value)
 
 
-def load_data(data: Any = None) -> list[Part]:
+def load_data(data: Any = None) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return the training, validation and test part, each a pair of images and labels.
 
     Parameters
     ----------
     data
-        Three such pairs; or a folder with ``mnist.npz``, as ``datasets.save_npz`` writes it; or None:
-        the folder that ``SM_CHANNEL_TRAINING`` names, else the 5,000 of ``datasets.load_mnist()``.
+        Three such pairs; or a folder with ``mnist.npz``, as ``datasets.save_npz`` writes it; or
+        None: the folder that ``SM_CHANNEL_TRAINING`` names, else ``datasets.load_mnist()``.
 
     Returns
     -------
     list
-        Images of shape (n, 1, 28, 28), float32 in [0, 1] (bytes are divided by 255), and labels (n,).
-
-    Raises
-    ------
-    ValueError
-        If there are no data, or they are not MNIST's kind, or the file is damaged.
+        Images of shape (n, 1, 28, 28), float32 (bytes are divided by 255), and labels (n,).
     """
     if data is None:
         data = os.environ.get("SM_CHANNEL_TRAINING") or _load_5000()

@@ -13,8 +13,8 @@ Curves = Callable[[Mapping[str, Any]], Iterable[Mapping[str, Any]]]
 class ReplayLauncher(Launcher):
     """Replay recorded trainings in virtual time: an hour of four workers takes a second.
 
-    `wait` moves the launcher's clock to the next report, so `tune` sees what it would see of
-    real workers that take the recorded seconds. The same seeds give the same run.
+    `tune` sees what it would see of real workers that take the recorded seconds. The same
+    seeds give the same run.
 
     Parameters
     ----------
@@ -27,14 +27,6 @@ class ReplayLauncher(Launcher):
         Hyperparameters of every job; a job's own of the same name comes first.
     metric
         The name of the metric that is tuned.
-
-    Examples
-    --------
-    >>> with ReplayLauncher(curves=lambda params: [{"valid_error": 0.3, "seconds": 5.0}]) as launcher:
-    ...     job = launcher.submit({"learning_rate": 0.1}, epochs=1)
-    ...     launcher.wait([job])
-    ...     launcher.clock(), job.new_reports()[0].value
-    (5.0, 0.3)
     """
 
     def __init__(
@@ -66,7 +58,7 @@ class ReplayLauncher(Launcher):
         self._now += seconds
 
     def submit(self, params: Mapping[str, Any], epochs: int) -> Job:
-        """Start a job; ValueError if it has more epochs than its curve, or `curves` refuses it."""
+        """Start a job; ValueError if it has more epochs than its curve."""
         self._check_free()
         configuration = {**self._fixed, **params}
         configuration.pop("epochs", None)
@@ -76,13 +68,13 @@ class ReplayLauncher(Launcher):
         return job
 
     def close(self) -> None:
-        """Stop what still runs. It may be called twice."""
+        """Stop what still runs."""
         self._closed = True
         for job in list(self._running.values()):
             job.stop()
 
     def _poll(self, timeout=0):
-        """Move the clock to the next event, at most by `timeout` seconds, and take in what is due."""
+        """Move the clock to the next event, by `timeout` at most, and take in what is due."""
         jobs = list(self._running.values())
         if timeout != 0:
             times = [job._next_time() for job in jobs]
@@ -102,7 +94,7 @@ class ReplayJob(Job):
         self._ending: tuple[JobStatus, str | None] = (JobStatus.COMPLETED, None)
 
     def stop(self) -> None:
-        """End the job. It may be called twice, and nothing is delivered after it."""
+        """End the job."""
         self._silent = True
         if not self.finished:
             self._status = JobStatus.STOPPED
@@ -119,7 +111,8 @@ class ReplayJob(Job):
             self._ending = JobStatus.FAILED, f"{type(error).__name__}: {error}"
             return
         if len(self._coming) < self.epochs:
-            raise ValueError(f"the curve ends after {len(self._coming)} epochs, got epochs={self.epochs}")
+            ends = f"the curve ends after {len(self._coming)} epochs"
+            raise ValueError(f"{ends}, got epochs={self.epochs}")
 
     def _next_time(self):
         return self._coming[0].time if self._coming else self._end

@@ -1,7 +1,6 @@
 """The process that LocalLauncher's jobs are forked from, with all that they need imported.
 
-It has one thread and answers one launcher over one socket. When the socket closes, or the launcher's
-process is gone, it ends, after its jobs and all that they started.
+It ends, after its jobs and all that they started, when the launcher closes its socket or is gone.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
 """Jobs in processes of this machine, forked from one that has imported everything already.
 
-That one belongs to its launcher and ends with it. The fork server of `multiprocessing` is one for the
-program, imports ``__main__`` anew (scripts need their guard) and ignores what it cannot preload.
+The fork server of `multiprocessing` would be one for all launchers, import ``__main__`` anew (scripts
+need their guard) and ignore what it cannot preload.
 """
 
 import contextlib
@@ -86,7 +86,7 @@ class LocalLauncher(Launcher):
         self._server: Server | None = self._start_server()
 
     def submit(self, params: Mapping[str, Any], epochs: int) -> "LocalJob":
-        """Start a job; the first one waits for what is preloaded, RuntimeError if that failed."""
+        """Start a job; RuntimeError if what is preloaded, for which the first waits, failed."""
         self._check_free()
         server = self._ready_server()
         job = LocalJob(self, next(self._ids), params, epochs)
@@ -101,7 +101,7 @@ class LocalLauncher(Launcher):
         return job
 
     def close(self) -> None:
-        """Stop what still runs, and leave no process and no open file. It may be called twice."""
+        """Stop what still runs, and leave no process and no open file."""
         self._closed = True
         for job in self._running.values():
             job._silent = True
@@ -169,10 +169,7 @@ class LocalJob(Job):
         self._ending: tuple[JobStatus, Any] | None = None  # as it told itself
 
     def stop(self) -> None:
-        """Kill the job and wait until it is gone.
-
-        What it started is killed with it; where that began a session of its own, with the launcher.
-        """
+        """Kill the job with what it started, and wait until it is gone."""
         self._silent = True
         if self.finished:
             return
