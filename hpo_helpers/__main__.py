@@ -44,7 +44,7 @@ def check_python() -> Finding:
 
 
 def check_packages() -> Iterator[Finding]:
-    """Hold the installed packages against the lower bounds, and say which lessons need more."""
+    """Hold what is installed against the lower bounds, and say which lessons need more."""
     try:
         lines = importlib.metadata.requires("hpo_helpers")
     except importlib.metadata.PackageNotFoundError:
@@ -63,7 +63,7 @@ def check_packages() -> Iterator[Finding]:
 
 
 def check_package(needed: Any) -> Finding:
-    """Hold one installed package against what is needed, a ``Requirement`` of packaging's."""
+    """Hold one installed package against a ``Requirement`` of packaging's."""
     to_do = f'run `pip install "{needed.name}{needed.specifier}"`'
     try:
         version = importlib.metadata.version(needed.name)

@@ -66,8 +66,7 @@ def run_methods(
     Parameters
     ----------
     methods
-        For each name a function of a seed that returns a new study with the seed in its
-        name, by which Hyperband chooses brackets.
+        For each name a function of a seed that returns a new study, the seed in its name.
     seeds
         Given to each method in turn; all different.
     space, epochs, timeout
@@ -185,21 +184,18 @@ def _quantile(values, share):
 
 
 def best_configuration(noise: pd.DataFrame) -> dict[str, Any]:
-    """Return what the best configuration is worth, over many trainings of it.
-
-    As the configuration is chosen by its validation error, its test error is not flattered.
+    """Return what the configuration with the lowest validation error is worth, on average.
 
     Parameters
     ----------
     noise
-        Learning curves with the columns ``configuration``, ``seed``, ``epoch``, ``valid_error`` and
-        ``test_error``. The last epoch counts.
+        Learning curves of some configurations, each under several seeds, as `load_curves` loads.
 
     Returns
     -------
     dict
-        ``configuration``, ``n_seeds``, ``valid_error`` and ``test_error`` (means over its seeds), and
-        ``standard_error`` (of the mean test error).
+        ``configuration``, ``n_seeds``, ``valid_error`` and ``test_error`` (means at the last epoch),
+        and ``standard_error`` (of the mean test error).
     """
     trained = noise[noise["epoch"] == noise["epoch"].max()]
     best = trained.groupby("configuration")["valid_error"].mean().idxmin()
@@ -289,9 +285,8 @@ def friedman_test(table: pd.DataFrame, *, value: str = "test_error") -> pd.DataF
 def critical_difference(n_methods: int, n_seeds: int, alpha: float = 0.05) -> float:
     """Return how far apart two average ranks must be for the methods to differ.
 
-    This is the Nemenyi test, for all pairs: *q* sqrt(k (k + 1) / (6 N)) for k methods and
-    N seeds; *q* is the quantile of the studentized range over sqrt(2) (Demšar,
-    "Statistical comparisons of classifiers over multiple data sets", JMLR 7, 2006).
+    This is the Nemenyi test, for all pairs (Demšar, "Statistical comparisons of classifiers
+    over multiple data sets", JMLR 7, 2006).
 
     Parameters
     ----------
@@ -328,10 +323,10 @@ def paired_differences(
     -------
     DataFrame
         One row for each other method and time: ``difference``, the mean over ``n_seeds`` of
-        the method's error less the baseline's; ``low`` and ``high``, its bootstrap interval
-        (percentiles); ``p_value`` of the Wilcoxon signed-rank test; ``p_adjusted``, by Holm's
-        method for all methods at that time; and ``verdict``: "better" or "worse" where the
-        interval excludes 0 and ``p_adjusted`` is small, else "no difference".
+        the method's error less the baseline's; ``low`` and ``high``, its bootstrap interval;
+        ``p_value`` of the Wilcoxon signed-rank test; ``p_adjusted``, by Holm's method for all
+        methods at that time; and ``verdict``: "better" or "worse" where the interval excludes 0
+        and ``p_adjusted`` is small, else "no difference".
 
     Notes
     -----

@@ -5,7 +5,7 @@ import itertools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from hpo_helpers.jobs import Job, JobStatus, Launcher, Report, check_fixed, make_report, positive
+from hpo_helpers.jobs import Job, JobStatus, Launcher, check_fixed, make_report, positive
 
 Curves = Callable[[Mapping[str, Any]], Iterable[Mapping[str, Any]]]
 
@@ -87,12 +87,6 @@ class ReplayLauncher(Launcher):
 class ReplayJob(Job):
     """A configuration whose training is replayed; made by `ReplayLauncher.submit`."""
 
-    def __init__(self, launcher: Any, id: int, params: Mapping[str, Any], epochs: int) -> None:
-        super().__init__(launcher, id, params, epochs)
-        self._coming: collections.deque[Report] = collections.deque()  # oldest first
-        self._end = launcher.clock()
-        self._ending: tuple[JobStatus, str | None] = (JobStatus.COMPLETED, None)
-
     def stop(self) -> None:
         """End the job."""
         self._silent = True
@@ -102,6 +96,8 @@ class ReplayJob(Job):
 
     def _play(self, curve):
         """Put down all that will happen to this job, and when."""
+        self._coming = collections.deque()  # oldest first
+        self._end, self._ending = self._launcher.clock(), (JobStatus.COMPLETED, None)
         try:
             for metrics in itertools.islice(curve, self.epochs):
                 self._end += metrics["seconds"]

@@ -20,12 +20,12 @@ def send(channel: socket.socket, message: Any) -> None:
 
 
 class Inbox:
-    """The messages that arrive at a socket, none of them lost when Ctrl-C interrupts the reading."""
+    """The messages that arrive at a socket, none of them lost when Ctrl-C interrupts."""
 
     def __init__(self, channel: socket.socket) -> None:
         self.channel = channel
         self.ended = False  #: whether one of the two sides has closed
-        self._chunks: list[bytes] = []
+        self._chunks = []
 
     def deliver(self, handle: Callable[[Any], None]) -> None:
         """Call `handle` with each message that is here whole.

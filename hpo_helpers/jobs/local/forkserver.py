@@ -25,7 +25,7 @@ END_SECONDS = 5.0
 
 
 def main(control_fd: int, names: list[str]) -> None:
-    """Preload, then serve the launcher at the other end of `control_fd` until it is gone."""
+    """Preload, then serve the launcher at the other end of `control_fd`."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the launcher's to handle
     control = socket.socket(fileno=control_fd)
     server = ForkServer(control)
@@ -48,7 +48,7 @@ class ForkServer:
 
     def __init__(self, control: socket.socket) -> None:
         self._control = control
-        self._jobs: dict[int, int] = {}  # process id -> job id
+        self._jobs = {}  # process id -> job id
         self._wake, self._waker = socket.socketpair()
         adopt_orphans()  # or it would not find what jobs have started
         self._pid = os.getpid()
@@ -125,9 +125,9 @@ class ForkServer:
     def _kill(self, job_id):
         pids = [pid for pid, job in self._jobs.items() if job == job_id]
         for pid in pids:
-            os.kill(pid, signal.SIGKILL)  # forked this instant, it may have no group of its own yet
+            os.kill(pid, signal.SIGKILL)  # forked this instant, it may have no group yet
             kill_group(pid)
-        if not pids:  # it has just ended, or the launcher was interrupted before it had it forked
+        if not pids:  # it has just ended, or the launcher was interrupted
             self._tell_end(job_id, "it was never started")
 
     def _reap(self):
@@ -137,7 +137,7 @@ class ForkServer:
                 pid, status = found
                 if pid not in self._jobs:  # an orphan that a job left behind
                     continue
-                kill_group(pid)  # what it started; a group keeps its number while it has a member
+                kill_group(pid)  # what it started; a group with a member keeps its number
                 ending = describe_exit(os.waitstatus_to_exitcode(status))
                 self._tell_end(self._jobs.pop(pid), f"the process {ending} before the end of training")
 

@@ -28,9 +28,8 @@ class LocalLauncher(Launcher):
     """Train in worker processes of this machine.
 
     A job starts in milliseconds: it is forked from a process that has imported what training
-    needs. Import path, working directory and environment are those of this process when the
-    launcher is made. A job has one thread for linear algebra. Scripts need no
-    ``if __name__ == "__main__"``.
+    needs, in the surroundings of this process when the launcher is made. It has one thread for
+    linear algebra. Scripts need no ``if __name__ == "__main__"``.
 
     Parameters
     ----------
@@ -38,7 +37,7 @@ class LocalLauncher(Launcher):
         A generator function that yields a dict of metrics after each epoch, called as
         ``train(**fixed, **params, epochs=epochs)``. A notebook's cell may define it.
     n_workers
-        How many jobs may run at a time; by default, one for each processor core.
+        How many jobs may run at a time; by default, one a processor core.
     fixed
         Arguments of every job; a job's own of the same name comes first.
     metric
@@ -73,7 +72,7 @@ class LocalLauncher(Launcher):
         metric: str = "valid_error",
         preload: Sequence[str] | None = None,
     ) -> None:
-        from joblib import cpu_count  # those that a container, too, lets this process use
+        from joblib import cpu_count  # also what a container leaves
 
         if not hasattr(os, "fork"):
             raise NotImplementedError(f"{sys.platform} cannot fork a process: use WSL2 or Google Colab")
@@ -83,7 +82,7 @@ class LocalLauncher(Launcher):
         self.n_workers = positive("n_workers", cpu_count() if n_workers is None else n_workers)
         self._preload = find_preload(train) if preload is None else list(preload)
         self._training = cloudpickle.dumps((train, check_fixed(fixed)))
-        self._server: Server | None = self._start_server()
+        self._server = self._start_server()
 
     def submit(self, params: Mapping[str, Any], epochs: int) -> "LocalJob":
         """Start a job; RuntimeError if what is preloaded, for which the first waits, failed."""
@@ -163,10 +162,8 @@ class LocalLauncher(Launcher):
 class LocalJob(Job):
     """A configuration in training; made by `LocalLauncher.submit`."""
 
-    def __init__(self, launcher: Any, id: int, params: Mapping[str, Any], epochs: int) -> None:
-        super().__init__(launcher, id, params, epochs)
-        self.pid: int | None = None  #: of its process, once that has started
-        self._ending: tuple[JobStatus, Any] | None = None  # as it told itself
+    pid: int | None = None  #: of its process, once that has started
+    _ending = None  # as it told itself
 
     def stop(self) -> None:
         """Kill the job with what it started, and wait until it is gone."""

@@ -17,8 +17,6 @@ from hpo_helpers.jobs.local.channel import send
 
 INNER_FRAMES = 2  #: of a traceback, shown after the reader's own
 
-Frame = tuple[str, int, str]  #: file, number of the line, and name of the function
-
 
 def run_job(channel: socket.socket) -> None:
     """Receive a job, train, send its reports, and at last how it ended."""
@@ -40,7 +38,7 @@ def reports(job: Mapping[str, Any]) -> Iterator[Report]:
     _seed(job["id"])
     training = train(**{**fixed, **job["params"], "epochs": job["epochs"]})
     if not hasattr(training, "close"):
-        raise TypeError(f"train must yield a dict of metrics once per epoch, but it returned {training!r}")
+        raise TypeError(f"train must yield a dict of metrics once per epoch, it returned {training!r}")
     epoch = 0
     with contextlib.closing(training):  # its `finally` runs, whatever went wrong outside it
         for metrics in training:
@@ -53,8 +51,8 @@ def reports(job: Mapping[str, Any]) -> Iterator[Report]:
         raise RuntimeError("training ended without a report: it must yield a dict of metrics once per epoch")
 
 
-def describe(error: BaseException) -> tuple[str, list[Frame]]:
-    """Return type and message of an exception, and where outside this package it was raised.
+def describe(error: BaseException) -> tuple[str, list[tuple]]:
+    """Return what an exception says, and where outside this package it was raised.
 
     The launcher adds the lines of source: this process does not know those of a cell.
     """
@@ -68,7 +66,7 @@ def describe(error: BaseException) -> tuple[str, list[Frame]]:
 
 
 def _seed(job_id):
-    # Every job is forked from one process, and would draw the same numbers where it sets no seed.
+    # Jobs are forked from one process, and would draw the same numbers where they set no seed.
     random.seed(job_id)
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed(job_id)
