@@ -58,9 +58,6 @@ def table_of(columns, name="test_error"):
     return pd.DataFrame(rows, columns=["method", "seed", "time", name])
 
 
-# --- Running methods ------------------------------------------------------------------------------
-
-
 def test_every_method_runs_with_every_seed_and_the_incumbents_come_in_that_order():
     table = compare({"tpe": tpe_and_hyperband, "random": random_search}, seeds=[7, 3])
     runs = list(table[["method", "seed"]].drop_duplicates().itertuples(index=False, name=None))
@@ -81,10 +78,9 @@ def test_the_table_is_the_same_in_two_processes():
     pd.testing.assert_frame_equal(tpe.reset_index(drop=True), again.reset_index(drop=True))
 
 
-@pytest.mark.parametrize("n_jobs", [1, 2])
-def test_a_run_that_fails_is_named_with_its_reason(n_jobs):
+def test_a_run_that_fails_is_named_with_its_reason():
     with pytest.raises(RuntimeError, match=r"method 'random' failed with seed 5.*the disk is full"):
-        compare({"random": random_search}, seeds=[5], curve=broken, n_jobs=n_jobs)
+        compare({"random": random_search}, seeds=[5], curve=broken, n_jobs=2)
 
 
 def test_a_run_in_which_nothing_was_reported_is_an_error_and_not_left_out():
@@ -114,9 +110,6 @@ def test_optuna_is_quiet_meanwhile_and_as_it_was_afterwards(caplog):
     random_search(0)
     assert caplog.messages != []
     optuna.logging.disable_propagation()
-
-
-# --- Tables at given times ------------------------------------------------------------------------
 
 
 def test_the_incumbent_at_a_time_is_the_last_one_reported_by_then():
@@ -160,9 +153,6 @@ def test_a_missing_value_is_worse_than_all_others_in_a_median():
     assert math.isnan(row["upper_quartile"])
 
 
-# --- Regret ---------------------------------------------------------------------------------------
-
-
 def test_a_target_is_reached_once_or_never():
     rows = [("a", 0, 1.0, 0.5), ("a", 0, 4.0, 0.3), ("a", 0, 6.0, 0.2), ("b", 0, 2.0, 0.4)]
     incumbents = pd.DataFrame(rows, columns=["method", "seed", "time", "test_error"])
@@ -190,9 +180,6 @@ def test_regret_is_0_at_the_best_and_1_at_a_typical_configuration():
     table = normalised_regret(table_of({"a": [0.04, 0.24, 0.14, 0.03]}), best=0.04, typical=0.24)
     assert table["regret"].tolist() == pytest.approx([0, 1, 0.5, -0.05])
     assert table["test_error"].tolist() == [0.04, 0.24, 0.14, 0.03]
-
-
-# --- Ranks ----------------------------------------------------------------------------------------
 
 
 def ranks_of(table):
@@ -235,9 +222,6 @@ def test_ranks_and_critical_difference_of_the_published_example():
     assert critical_difference(4, 14, alpha=0.10) == pytest.approx(1.12, abs=0.005)
 
 
-# --- Paired differences ---------------------------------------------------------------------------
-
-
 @pytest.fixture
 def clear():
     """Twenty seeds that differ far more than the methods do: only pairs tell good and poor from base."""
@@ -255,18 +239,6 @@ def verdicts_of(table):
 def test_better_and_worse_are_said_where_they_hold_and_again(clear):
     assert verdicts_of(clear) == [("poor", "worse"), ("good", "better"), ("same", "no difference")]
     pd.testing.assert_frame_equal(paired_differences(clear, "base"), paired_differences(clear, "base"))
-
-
-def test_the_difference_is_paired_and_its_interval_lies_around_it(clear):
-    found = paired_differences(clear, "base").set_index("method").loc["good"]
-    wide = clear.pivot(index="seed", columns="method", values="test_error")
-    differences = wide["good"] - wide["base"]
-    assert found["difference"] == pytest.approx(differences.mean())
-    assert found["n_seeds"] == 20
-    # The normal interval is close for 20 near-normal differences, and unpaired it would be 50 times wider.
-    half = 1.96 * differences.std(ddof=0) / math.sqrt(20)
-    assert found["low"] == pytest.approx(differences.mean() - half, abs=0.2 * half)
-    assert found["high"] == pytest.approx(differences.mean() + half, abs=0.2 * half)
 
 
 def test_the_p_value_is_that_of_the_signed_ranks_and_five_seeds_are_too_few():

@@ -3,7 +3,6 @@
 An import can be watched only once per process, so almost every test starts a fresh one.
 """
 
-import ast
 import os
 import subprocess
 import sys
@@ -213,7 +212,3 @@ assert None not in sys.modules.values()
 """,
         tmp_path,
     )
-
-
-def test_the_file_is_written_in_python_3_8():
-    ast.parse(FILE.read_text(), feature_version=(3, 8))

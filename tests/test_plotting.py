@@ -13,7 +13,6 @@ from hpo_helpers.plotting import (
     plot_methods,
     plot_ranks,
     plot_regret,
-    plot_surrogate,
     plot_timeline,
 )
 
@@ -95,30 +94,12 @@ def summary_of(medians, times=(1.0, 10.0, 100.0)):
     return table.assign(lower_quartile=table["median"] * 0.8, upper_quartile=table["median"] * 1.2)
 
 
-def test_each_method_is_a_staircase_of_medians_in_a_band_of_quartiles():
-    ax = plot_methods(summary_of({"random": [0.5, 0.2, 0.1], "tpe": [0.5, 0.1, 0.05]}))
-    random, tpe = ax.lines
-    assert (random.get_drawstyle(), list(tpe.get_ydata())) == ("steps-post", [0.5, 0.1, 0.05])
-    heights = ax.collections[1].get_paths()[0].vertices[:, 1]
-    assert (heights.min(), heights.max()) == pytest.approx((0.04, 0.6))
-    assert matplotlib.colors.to_hex(ax.collections[1].get_facecolor()[0]).upper() == tpe.get_color()
-
-
 def test_the_legend_is_in_the_order_in_which_the_curves_end_and_covers_none():
     medians = {"good": [0.5, 0.2, 0.1], "late": [0.4, 0.4, np.nan], "poor": [0.5, 0.4, 0.3]}
     ax = plot_methods(summary_of(medians))
     assert legend_of(ax) == ["late", "poor", "good"]
     ax.figure.canvas.draw()
     assert ax.get_legend().get_window_extent().x0 >= ax.get_window_extent().x1
-
-
-def test_time_is_in_seconds_and_error_in_per_cent():
-    _, given = plt.subplots()
-    ax = plot_methods(summary_of({"random": [0.5, 0.2, 0.1]}), ax=given)
-    assert ax is given
-    assert (ax.get_xlabel(), ax.get_ylabel()) == ("time in seconds", "test error of the incumbent")
-    assert {"1", "10", "100"} <= set(marks_of(ax.xaxis))
-    assert "20 %" in marks_of(ax.yaxis)
 
 
 def test_a_regret_below_0_is_drawn():
@@ -193,19 +174,3 @@ def test_the_timelines_axes_are_seconds_and_workers_and_labels_may_be_numbers(ti
     assert by_label == {"0": {BLUE}, "3": {ORANGE}}
     with pytest.raises(ValueError, match="at most 7 labels .* got 9"):
         plot_timeline(pd.concat([timeline.assign(label=[i, i + 1, i + 2]) for i in (0, 3, 6)]))
-
-
-def test_a_surrogate_is_drawn_with_its_band_its_trials_and_the_next_one():
-    middle = np.array([0.2, 0.05, 0.4])
-    band = {"middle": middle, "low": middle / 2, "high": 2 * middle}
-    table = pd.DataFrame({"x": [0.001, 0.03, 1.0], **band, "acquisition": [0, 3, 1], "truth": 0.1})
-    trials = pd.DataFrame({"x": [0.001, 1.0], "value": [0.2, 0.4]})
-    axes = plot_surrogate(table, trials, axes=plt.subplots(2, sharex=True)[1])
-    lines = {line.get_label(): line for line in axes[0].lines}
-    assert list(lines) == ["truth", "model", "trials", "next trial"]
-    assert lines["model"].get_ydata() == pytest.approx(middle)
-    assert lines["trials"].get_xdata() == pytest.approx([0.001, 1.0])
-    ends = axes[0].collections[0].get_paths()[0].vertices[:, 1]
-    assert (ends.min(), ends.max()) == pytest.approx((0.025, 0.8))
-    assert (axes[0].get_xscale(), axes[0].get_yscale()) == ("log", "log")
-    assert [ax.lines[-1].get_xdata() for ax in axes] == [[0.03, 0.03]] * 2, "where acquisition is highest"

@@ -106,20 +106,6 @@ def test_a_policy_decides_as_its_definition_does(name, direction, when):
 
 
 @EVERY_POLICY
-def test_a_policy_is_applied_at_the_multiples_of_its_interval_not_below_the_delay(name):
-    both = ({"evaluation_interval": 3, "delay_evaluation": 4}, [6, 9, 12]), ({}, list(range(1, 13)))
-    for settings, expected in both:
-        study = new_study(POLICIES[name](**settings))
-        log(study, *[[0.1] * 12] * 4)
-        (bad,) = log(study, [])
-        applied = []
-        for interval in range(13):
-            bad.report(0.9, interval)
-            applied += [interval] * bad.should_prune()
-        assert applied == expected
-
-
-@EVERY_POLICY
 @DIRECTIONS
 def test_equal_runs_never_end_one_another(name, direction):
     # A plain mean of three equal numbers, of these two for instance, is not that number.

@@ -38,7 +38,7 @@ def reports(job: Mapping[str, Any]) -> Iterator[Report]:
     _seed(job["id"])
     training = train(**{**fixed, **job["params"], "epochs": job["epochs"]})
     if not hasattr(training, "close"):
-        raise TypeError(f"train must yield a dict of metrics once per epoch, it returned {training!r}")
+        raise TypeError(f"train must yield a dict of metrics once per epoch, but it returned {training!r}")
     epoch = 0
     with contextlib.closing(training):  # its `finally` runs, whatever went wrong outside it
         for metrics in training:
