@@ -8,7 +8,7 @@ import re
 
 import nbformat
 import pytest
-from notebook_files import NOTEBOOKS, comparison
+from notebook_files import NOTEBOOKS, comparison, publisher
 
 from hpo_helpers.curves import NoisyCurves, RecordedCurves, cnn_curves
 from hpo_helpers.spaces import MNIST_CNN, to_unit_cube
@@ -51,17 +51,28 @@ def drawn(sampler, space):
 
 def lesson_text(name):
     """Return the prose of a lesson, or of its solutions."""
-    return _cells(name, "markdown")
+    cells = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4).cells
+    return "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+
+
+def code_cells(name):
+    """Return the code cells of a lesson, or of its solutions, by their ids."""
+    cells = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4).cells
+    return {cell.id: cell for cell in cells if cell.cell_type == "code"}
 
 
 def lesson_code(name):
     """Return the code of a lesson, or of its solutions."""
-    return _cells(name, "code")
+    return "\n\n".join(cell.source for cell in code_cells(name).values())
 
 
-def _cells(name, kind):
-    notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
-    return "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == kind)
+def define(name, names):
+    """Run the functions and classes that a lesson writes out, as they stand in its cells."""
+    for number, cell in code_cells(name).items():
+        if number != publisher.SETUP_CELL_ID and "own-project" not in number:
+            for part in cell.source.split("\n\n\n"):
+                if part.startswith(("def ", "class ", "seconds = ")):
+                    exec(part, names)
 
 
 def claimed(lesson, pattern):

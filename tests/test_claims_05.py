@@ -6,12 +6,11 @@ import runpy
 from bisect import insort
 from zlib import crc32
 
-import nbformat
 import numpy as np
 import optuna
 import pandas as pd
 import pytest
-from claims import claimed, follows_a_model, lesson_text
+from claims import claimed, define, follows_a_model, lesson_text
 from notebook_files import NOTEBOOKS
 from optuna.samplers._tpe.sampler import _split_trials, default_gamma
 from optuna.trial import TrialState
@@ -37,11 +36,7 @@ def lesson():
     names = {"curves": CURVES, "errors": ERRORS, "test_errors": TEST_ERRORS, "error_after": ERROR_AFTER}
     names |= {"test_error_after": TEST_ERRORS.to_dict(), "TrialState": TrialState, "crc32": crc32}
     names |= {"np": np, "pd": pd, "math": math, "heapq": heapq, "insort": insort}
-    for cell in nbformat.read(NOTEBOOKS / f"{LESSON}.ipynb", as_version=4).cells:
-        if cell.cell_type == "code":
-            for part in cell.source.split("\n\n\n"):
-                if part.startswith(("def ", "seconds = ")):
-                    exec(part, names)
+    define(LESSON, names)
     return names
 
 

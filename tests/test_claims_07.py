@@ -5,14 +5,13 @@ import runpy
 from itertools import islice, product
 from random import Random
 
-import nbformat
 import numpy as np
 import optuna
 import pandas as pd
 import pytest
-from claims import claimed, lesson_code, lesson_text
+from claims import claimed, code_cells, define, lesson_code, lesson_text
 from inspyred import ec
-from notebook_files import NOTEBOOKS, comparison, publisher
+from notebook_files import NOTEBOOKS, comparison
 from optuna.distributions import IntDistribution
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler
@@ -34,15 +33,10 @@ USED = [optuna, islice, Random, BaseSampler, BasePruner, RandomSampler, TrialSta
 USED += [ReplayLauncher, evolve, real_coded, from_unit_cube, to_unit_cube, tune]
 
 
-def code_cells(name):
-    cells = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4).cells
-    return [cell for cell in cells if cell.cell_type == "code"]
-
-
 def printed(name, cell_id):
     """Return the rows of a committed table, which is computed anew wherever the notebook is tested."""
-    (cell,) = [cell for cell in code_cells(name) if cell.id == cell_id]
-    rows = [re.split(r"\s{2,}", line.strip()) for line in comparison.printed(cell.outputs).splitlines()]
+    shown = comparison.printed(code_cells(name)[cell_id].outputs)
+    rows = [re.split(r"\s{2,}", line.strip()) for line in shown.splitlines()]
     rows = [row for row in rows if row[1:] and all(re.fullmatch(r"[\d.]+", figure) for figure in row[1:])]
     return {row[0]: [float(figure) for figure in row[1:]] for row in rows}
 
@@ -53,11 +47,7 @@ def lesson():
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     names = {used.__name__: used for used in USED} | {"np": np, "ec": ec, "MNIST_CNN": MNIST_CNN}
     names["TRADE"] = MNIST_CNN | {"epochs": IntDistribution(1, 27)}
-    for cell in code_cells(LESSON):
-        if cell.id != publisher.SETUP_CELL_ID and "own-project" not in cell.id:
-            for part in cell.source.split("\n\n\n"):
-                if part.startswith(("def ", "class ")):
-                    exec(part, names)
+    define(LESSON, names)
     return names
 
 

@@ -6,11 +6,10 @@ import re
 import runpy
 from statistics import fmean
 
-import nbformat
 import numpy as np
 import optuna
 import pytest
-from claims import claimed, lesson_text
+from claims import claimed, code_cells, lesson_text
 from notebook_files import NOTEBOOKS, comparison
 from optuna.samplers import TPESampler
 from scipy.stats import wilcoxon
@@ -22,12 +21,7 @@ DEFINITIONS = ("imports", "style", "draw", "fit", "deal", "make-folds-code", "tr
 DEFINITIONS += ("observe", "nested")
 
 
-def cells_of(name):
-    notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
-    return {cell.id: cell for cell in notebook.cells if cell.cell_type == "code"}
-
-
-CELLS = cells_of(LESSON)
+CELLS = code_cells(LESSON)
 
 
 @pytest.fixture(scope="module")
@@ -262,7 +256,7 @@ def test_without_the_extra_the_rehearsal_is_left_out(lesson, monkeypatch, capsys
 
 
 def printed_by_the_solution(name):
-    return comparison.printed(cells_of(SOLUTIONS)[name].outputs)
+    return comparison.printed(code_cells(SOLUTIONS)[name].outputs)
 
 
 def test_fewer_folds_are_too_pessimistic():

@@ -6,11 +6,10 @@ import subprocess
 import sys
 from fnmatch import fnmatchcase
 
-import nbformat
 import optuna
 import pytest
-from claims import claimed, lesson_code, lesson_text
-from notebook_files import NOTEBOOKS, runner
+from claims import claimed, code_cells, lesson_code, lesson_text
+from notebook_files import NOTEBOOKS
 
 from hpo_helpers import replay_mnist
 from hpo_helpers.curves import RecordedCurves
@@ -24,8 +23,7 @@ NO_AWS = ("AWS_PROFILE", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESS
 
 def cell(identifier, lesson=LESSON):
     """Return the code of one cell."""
-    cells = runner.code_cells(nbformat.read(NOTEBOOKS / f"{lesson}.ipynb", as_version=4))
-    return next(cell.source for cell in cells if cell.id == identifier)
+    return code_cells(lesson)[identifier].source
 
 
 @pytest.fixture(scope="module")
@@ -180,8 +178,7 @@ def test_the_ceiling_is_printed_and_kept(place, tmp_path, capsys):
             launcher.submit({}, 1)
     assert f"at most 1 jobs x {max_run} s" in capsys.readouterr().out
     printed = f"at most {max_jobs} jobs x {max_run} s x {price:g} an hour = {max_jobs * max_run * price / 3600:.2f}"
-    notebook = nbformat.read(NOTEBOOKS / f"{LESSON}.ipynb", as_version=4)
-    outputs = [output.get("text", "") for cell in runner.code_cells(notebook) for output in cell.outputs]
+    outputs = [output.get("text", "") for cell in code_cells(LESSON).values() for output in cell.outputs]
     assert any(printed in text for text in outputs)
 
 

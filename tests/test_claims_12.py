@@ -9,12 +9,10 @@ import re
 from pathlib import Path
 from types import SimpleNamespace
 
-import nbformat
 import pytest
 import yaml
 from bs4 import BeautifulSoup
-from claims import claimed, lesson_text
-from notebook_files import NOTEBOOKS
+from claims import claimed, code_cells, lesson_text
 
 from hpo_helpers import train_mnist
 from hpo_helpers.jobs.replay import ReplayLauncher
@@ -27,21 +25,15 @@ LESSON, SOLUTIONS = "12_azure_sweeps", "solutions/12_azure_sweeps_solutions"
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 
-def cells(notebook):
-    """Return the code cells of a notebook by their ids."""
-    found = nbformat.read(NOTEBOOKS / f"{notebook}.ipynb", as_version=4).cells
-    return {cell.id: cell for cell in found if cell.cell_type == "code"}
-
-
 def printed(notebook, cell, pattern):
     """Return the numbers in what a cell has printed."""
-    text = "".join(output.get("text", "") for output in cells(notebook)[cell].outputs)
+    text = "".join(output.get("text", "") for output in code_cells(notebook)[cell].outputs)
     return [float(number) for number in re.search(pattern, text, re.DOTALL).groups()]
 
 
 def table(notebook, cell):
     """Return the rows of the table that a cell has shown: their numbers by their names."""
-    (html,) = [output.data["text/html"] for output in cells(notebook)[cell].outputs]
+    (html,) = [output.data["text/html"] for output in code_cells(notebook)[cell].outputs]
     rows = BeautifulSoup(html, "html.parser").tbody.find_all("tr")
     numbers = [[float(cell.text.rstrip("%")) for cell in row.find_all("td")] for row in rows]
     return dict(zip([row.th.text for row in rows], numbers, strict=True))
@@ -58,8 +50,8 @@ def lesson(tmp_path_factory):
     names = {"MNIST_CNN": MNIST_CNN, "to_azure": to_azure, "write_sweep": write_sweep, "yaml": yaml}
     names |= {"Path": Path, "tempfile": SimpleNamespace(mkdtemp=lambda: folder)}
     for cell in ("azure-trial", "azure-build", "azure-code", "azure-mistakes"):
-        exec(cells(LESSON)[cell].source, names)
-    exec(cells(LESSON)["azure-checked"].source.partition("for name, change")[0], names)
+        exec(code_cells(LESSON)[cell].source, names)
+    exec(code_cells(LESSON)["azure-checked"].source.partition("for name, change")[0], names)
     return names
 
 

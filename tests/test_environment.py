@@ -48,9 +48,6 @@ def pinned(name: str, python: str) -> Version:
     return Version(next(iter(fitting[0].specifier)).version)
 
 
-# --- pyproject.toml and constraints.txt -----------------------------------------------------------
-
-
 def test_requirements_are_lower_bounds_only() -> None:
     assert {specifier.operator for requirement in declared for specifier in requirement.specifier} == {">="}
     assert all(requirement.specifier for requirement in declared)
@@ -73,34 +70,15 @@ def test_numpy_is_the_last_that_mxnet_asks_for_where_there_is_a_wheel_of_it() ->
 
 
 def test_all_that_is_installed_for_the_package_is_pinned() -> None:
-    unpinned = set(map(canonicalize_name, installed_closure())) - {canonicalize_name(pin.name) for pin in pins}
-    assert unpinned == set()
-
-
-def installed_closure() -> set[str]:
-    """Return the names of what is installed here because the package asks for it, directly or not."""
-    found: set[str] = set()
-    waiting = [(requirement, "") for requirement in declared]
+    installed = {canonicalize_name(found.name): found for found in importlib.metadata.distributions()}
+    needed, waiting = set(), list(declared)
     while waiting:
-        requirement, extra = waiting.pop()
-        if requirement.marker and not requirement.marker.evaluate({"extra": extra}):
-            continue
-        key = f"{requirement.name}[{','.join(sorted(requirement.extras))}]"
-        if key in found or not is_installed(requirement.name):
-            continue
-        found.add(key)
-        needs = [Requirement(line) for line in importlib.metadata.requires(requirement.name) or []]
-        waiting += [(need, extra) for need in needs for extra in ("", *requirement.extras)]
-    return {key.partition("[")[0] for key in found}
-
-
-def is_installed(name: str) -> bool:
-    """Whether a distribution is installed."""
-    try:
-        importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
+        name = canonicalize_name(waiting.pop().name)
+        if name in installed and name not in needed:
+            needed.add(name)
+            needs = map(Requirement, installed[name].requires or [])
+            waiting += [need for need in needs if need.marker is None or need.marker.evaluate({"extra": ""})]
+    assert needed - {canonicalize_name(pin.name) for pin in pins} == set() != needed
 
 
 def test_recordings_are_installed_where_the_package_looks_for_them() -> None:
@@ -161,9 +139,6 @@ def names_in(source: str) -> set[str]:
     return names
 
 
-# --- environment.yml, CI and licences -------------------------------------------------------------
-
-
 def test_conda_gets_what_make_installs() -> None:
     python, pip, section = yaml.safe_load(read("environment.yml"))["dependencies"]
     assert pip == "pip"
@@ -203,8 +178,6 @@ def test_the_licences_are_named_alike_everywhere() -> None:
     assert "Attribution 4.0 International" in read("LICENSE-CC-BY-4.0")
     assert all((ROOT / name).exists() for name in project["license-files"])
 
-
-# --- Makefile -------------------------------------------------------------------------------------
 
 FAKE_PYTHON = """#!/bin/sh
 # Answers as a Python would, and makes environments whose Python writes down what it is asked to do.
