@@ -49,15 +49,6 @@ def test_targets_of_links_and_code_in_text_are_not_words() -> None:
     assert minutes.prose(new_notebook(cells=[new_markdown_cell("a\n```python\nb = 1\n```\nc")])).split() == ["a", "c"]
 
 
-def test_a_table_is_filled_below_the_names_of_its_columns() -> None:
-    table = (
-        "| lesson | read | run | exercises |\n|---|---|---|---|\n"
-        "| [05](notebooks/05_multi_fidelity.ipynb) | 0 | 0 | 0 |\n| none | 7 | 7 | 7 |\n"
-    )
-    rows = "".join(minutes.fill_tables(table, KNOWN)).splitlines()
-    assert rows[2:] == ["| [05](notebooks/05_multi_fidelity.ipynb) | 25 | 1 | 10 + 20 + 45 |", "| none | 7 | 7 | 7 |"]
-
-
 def test_a_plan_adds_the_exercises_that_a_row_names_and_sums_each_table() -> None:
     plan = (
         "| what | minutes |\n|---|---|\n"
@@ -67,11 +58,6 @@ def test_a_plan_adds_the_exercises_that_a_row_names_and_sums_each_table() -> Non
     filled = "".join(minutes.fill_tables(f"{plan}\nBetween.\n\n{plan}", KNOWN))
     assert re.findall(r"(\S+) \|$", filled, re.MULTILINE) == ["minutes", "81", "15", "32", "**128**"] * 2
     assert "".join(minutes.fill_tables(filled, KNOWN)) == filled
-
-
-def test_a_table_that_links_to_no_lesson_is_an_error() -> None:
-    with pytest.raises(ValueError, match="links to 09_none.ipynb"):
-        list(minutes.fill_tables("| a | run |\n|---|---|\n| [9](09_none.ipynb) | |\n", KNOWN))
 
 
 @pytest.fixture

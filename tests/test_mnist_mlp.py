@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from claims import follows_a_model
 
-from hpo_helpers.datasets import MNIST, DataError, load_curves, load_table
+from hpo_helpers.datasets import DataError, load_curves, load_table
 from hpo_helpers.spaces import MNIST_MLP
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "mnist_mlp.py"
@@ -118,26 +118,6 @@ def test_a_job_is_answered_by_the_nearest_learning_rate_under_one_of_its_seeds(s
 
 
 # Training
-
-
-def test_refits_train_on_all_images_but_those_for_testing(script, monkeypatch):
-    def part(n, label):
-        return np.full((n, 1, 28, 28), label / 10, np.float32), np.full(n, label, np.int64)
-
-    seen = {}
-
-    def train(data, **arguments):
-        seen.update(arguments, data=data)
-        yield {"epoch": 1, "valid_error": 0.5, "test_error": 0.25}
-
-    tiny = MNIST(part(500, 1), part(100, 2), part(70, 3))
-    monkeypatch.setitem(script.train_on_60000.__globals__, "load_mnist", lambda full: tiny)
-    monkeypatch.setitem(script.train_on_60000.__globals__, "train", train)
-    (metrics,) = script.train_on_60000(epochs=1, learning_rate=0.1)
-    images, labels = seen["data"].train
-    assert images.shape == (600, 1, 28, 28) and np.bincount(labels).tolist() == [0, 500, 100]
-    np.testing.assert_array_equal(seen["data"].test[0], tiny.test[0])
-    assert metrics["test_error"] == 0.25 and seen["learning_rate"] == 0.1 and metrics["seconds"] >= 0
 
 
 def test_only_training_asks_for_the_images(script, searches, tmp_path, monkeypatch):

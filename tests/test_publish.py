@@ -108,11 +108,6 @@ def run_setup_cell() -> None:
     exec(TransformerManager().transform_cell(publisher.SETUP_CELL), {"get_ipython": NoShell})
 
 
-def test_elsewhere_the_setup_cell_does_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    run_setup_cell()
-    assert capsys.readouterr() == ("", "")
-
-
 def test_on_colab_with_no_name_the_setup_cell_says_in_a_sentence_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "google.colab", type(sys)("google.colab"))
     monkeypatch.setitem(sys.modules, "hpo_helpers", None)

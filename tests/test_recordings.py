@@ -55,13 +55,6 @@ def test_a_grid_is_full_and_reaches_exactly_to_the_bounds_of_the_space(name):
     assert set(MNIST_CNN) - set(configurations) <= {"n_channels"}
 
 
-def test_the_grid_reaches_from_useless_to_diverging():
-    """At the lowest learning rates a network hardly learns, at the highest it ends at guessing."""
-    last = load_curves().query("epoch == 27 and momentum == 0")
-    last = last.groupby("learning_rate")["valid_error"].median()
-    assert last.iloc[0] > 3 * last.min() and last.iloc[-1] > 0.8 and 0 < last.argmin() < len(last) - 1
-
-
 def test_the_noise_is_of_recorded_configurations_from_poor_to_best():
     grid = load_curves().query("epoch == 27").set_index("configuration")
     noise = load_curves("mnist_cnn_noise").query("epoch == 27")

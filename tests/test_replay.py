@@ -199,11 +199,6 @@ def run(pruner, curves=None, n_trials=20):
     return reports(study)
 
 
-@pytest.mark.parametrize("pruner", [optuna.pruners.NopPruner, lambda: optuna.pruners.HyperbandPruner(1, 27, 3)])
-def test_the_same_seeds_give_the_same_table(pruner):
-    pd.testing.assert_frame_equal(run(pruner(), NoisyCurves(4)), run(pruner(), NoisyCurves(4)))
-
-
 def test_four_workers_are_busy_all_the_time():
     table = run(optuna.pruners.NopPruner(), n_trials=40)
     assert table["seconds"].sum() / (4 * table["time"].max()) > 0.85

@@ -145,31 +145,6 @@ def test_each_epoch_has_its_own_order():
     assert orders[0] == orders[2] != orders[1]
 
 
-# From Python 3.12 on a fork beside MXNet's threads is warned of; MXNet stops and restarts them around it.
-FRESH_AND_FORKED = """
-import os, sys, warnings
-warnings.simplefilter("ignore", DeprecationWarning)
-from hpo_helpers.train_mnist import train
-train(epochs=1, data=sys.argv[1])
-assert "mxnet" not in sys.modules  # before the iteration starts
-from hpo_helpers.mxnet_compat import mx
-for folder in sys.argv[2:]:
-    child = folder != sys.argv[-1] and os.fork()
-    if not child:
-        for metrics in train(epochs=1, n_channels=8, data=sys.argv[1], model_dir=folder): pass
-        os._exit(0)
-    assert os.waitpid(child, 0)[1] == 0
-"""
-
-
-def test_fresh_and_forked_processes_end_with_the_same_weights(tmp_path, folder):
-    folders = [tmp_path / str(i) for i in range(4)]
-    list(train(epochs=1, n_channels=8, data=folder, model_dir=folders[0]))
-    process = run([sys.executable, "-c", FRESH_AND_FORKED, *map(str, [folder, *folders[1:]])])
-    assert (process.returncode, process.stderr) == (0, "")
-    assert len({(folder / "model.params").read_bytes() for folder in folders}) == 1
-
-
 # Bad input
 
 
