@@ -5,9 +5,17 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import nbformat
+
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 LESSONS = sorted(NOTEBOOKS.glob("*.ipynb"))
 SOLUTIONS = sorted(NOTEBOOKS.glob("solutions/*.ipynb"))
+
+
+def printing(text: str, number: int = 1) -> nbformat.NotebookNode:
+    """A code cell that printed `text`."""
+    output = nbformat.v4.new_output("stream", name="stdout", text=text)
+    return nbformat.v4.new_code_cell("print(...)", execution_count=number, outputs=[output])
 
 
 def load(path: Path) -> ModuleType:

@@ -7,11 +7,10 @@ import time
 from urllib.error import URLError
 from urllib.request import urlopen
 
-import nbformat
 import optuna
 import psutil
 import pytest
-from notebook_files import NOTEBOOKS
+from claims import code_cells
 from optuna.distributions import FloatDistribution
 
 from hpo_helpers.journal import open_journal
@@ -20,8 +19,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 PATIENCE = 60  # seconds
 
 
-LESSON = nbformat.read(NOTEBOOKS / "08_cross_validation.ipynb", as_version=4)
-CELLS = {cell.id: cell.source for cell in LESSON.cells}
+CELLS = {name: cell.source for name, cell in code_cells("08_cross_validation").items()}
 
 
 @pytest.fixture(scope="module")

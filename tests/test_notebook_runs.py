@@ -18,7 +18,7 @@ import pytest
 from bs4 import BeautifulSoup
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
-from notebook_files import NOTEBOOKS, comparison, runner
+from notebook_files import NOTEBOOKS, comparison, printing, runner
 from PIL import Image
 
 
@@ -120,12 +120,6 @@ def test_where_a_model_goes_another_way_a_lesson_may_print_other_numbers_but_not
     warns.source = f"import warnings\nwarnings.warn('no')\n{warns.source}"
     nbformat.write(notebook, path)
     assert validate(project) == ["Cell 2", "Cell 3"]
-
-
-def printing(text: str, number: int = 1) -> NotebookNode:
-    """A code cell that printed `text`."""
-    output = nbformat.v4.new_output("stream", name="stdout", text=text)
-    return new_code_cell("print(...)", execution_count=number, outputs=[output])
 
 
 @pytest.mark.parametrize(

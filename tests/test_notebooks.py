@@ -14,7 +14,7 @@ import pytest
 from bs4 import BeautifulSoup
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_notebook
-from notebook_files import LESSONS, SOLUTIONS, comparison, minutes, publisher, runner
+from notebook_files import LESSONS, SOLUTIONS, comparison, minutes, printing, publisher, runner
 from PIL import Image
 
 #: Lessons that may have more words than the others.
@@ -161,12 +161,6 @@ def every_text(output: NotebookNode) -> str:
 def draws(source: str) -> bool:
     """Whether a cell draws, by the names that the lessons use."""
     return bool(re.search(r"^plt\.show\(|^(\w+ = )?plot_\w+\(", source, re.MULTILINE))
-
-
-def printing(text: str, number: int = 1) -> NotebookNode:
-    """A code cell that printed `text`."""
-    output = nbformat.v4.new_output("stream", name="stdout", text=text)
-    return new_code_cell("print(...)", execution_count=number, outputs=[output])
 
 
 @pytest.mark.parametrize(

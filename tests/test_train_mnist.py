@@ -309,13 +309,12 @@ def test_a_full_disk_ends_the_script_and_leaves_the_last_checkpoint(folder, tmp_
     assert len(list(train(epochs=2, **settings))) == 2
 
 
-@pytest.mark.parametrize("n_missing", [1, 400_000])
-def test_a_full_disk_leaves_no_half_saved_parameters(n_missing, folder, tmp_path):
+def test_a_full_disk_leaves_no_half_saved_parameters(folder, tmp_path):
     list(train(epochs=1, data=folder, model_dir=tmp_path / "whole", **MLP))
     size = (tmp_path / "whole" / "model.params").stat().st_size
     given = [text for name, value in MLP.items() for text in (f"--{name}", value)]
     given += ["--data", folder, "--epochs", 1, "--model_dir", tmp_path / "model"]
-    process = run_script(*given, preexec_fn=files_end_at(size - n_missing))
+    process = run_script(*given, preexec_fn=files_end_at(size - 1))
     assert process.returncode == 1 and "is the disk full?" in process.stderr
     assert not (tmp_path / "model" / "model.params").exists()
 
