@@ -36,9 +36,6 @@ def truth():
     return np.array([metrics["valid_error"] for metrics in found])
 
 
-# One dimension
-
-
 def expected_improvement(x, y, length):
     """Of a Gaussian process, by the inverse of the kernel matrix."""
     similar = partial(lambda a, b: 0.25 * np.exp(-(((a[:, None] - b) / length) ** 2) / 2))
@@ -96,9 +93,6 @@ def test_the_constant_liar_keeps_proposals_apart():
     gaps = np.array([[closest_two(seed, liar) for liar in (False, True)] for seed in SEEDS])
     assert said == [round(100 * (10**gap - 1)) for gap in gaps.mean(axis=0)]
     assert wilcoxon(gaps[:, 1] - gaps[:, 0], alternative="greater").pvalue < 0.01
-
-
-# Five dimensions
 
 
 def new_study(sampler):
@@ -202,9 +196,6 @@ def test_proposals_of_the_univariate_tpe_diverge():
     assert counts.tolist() == [univariate, 0]
 
 
-# The recorded comparison
-
-
 @pytest.fixture(scope="module")
 def recorded():
     runs = load_table("method_comparison").query("setting == 'cnn' and method in ['random search', 'TPE']")
@@ -228,9 +219,6 @@ def test_until_startup_ends_tpe_is_random_search(recorded):
     assert "Up to 10 trainings all 50 pairs of runs are the same" in lesson_text(LESSON)
     early = recorded[recorded["trainings"] == 10].pivot(index="seed", columns="method", values="value")
     assert len(early) == 50 and (early["TPE"] == early["random search"]).all()
-
-
-# The solutions
 
 
 def test_a_lead_that_twenty_seeds_find_is_gone_with_fresh_ones():

@@ -166,9 +166,6 @@ def test_a_slack_of_a_tenth_is_wide_for_an_accuracy_and_as_wide_as_noise_for_an_
     assert 0.2 < 100 * good.min() <= slack <= 100 * good.max()
 
 
-# Optimisers
-
-
 def test_the_defaults_of_a_library_try_few_distinct_configurations(lesson):
     said = claimed(LESSON, r"the genetic algorithm made (\d+) evaluations of (\d+) configurations")
 
@@ -226,9 +223,6 @@ def test_some_of_the_recorded_optimisers_come_out_again(method):
     )
 
 
-# The published comparison
-
-
 @pytest.fixture(scope="module")
 def searches():
     return load_table("mnist_70000_searches").dropna(subset="test_accuracy")
@@ -268,9 +262,6 @@ def test_the_published_figures_are_lower_than_the_repeated_means(searches):
     means = searches.groupby("method")["test_accuracy"].mean()
     published = runpy.run_path(str(NOTEBOOKS.parent / "benchmarks" / "mnist_mlp.py"))["PUBLISHED"]
     assert all(means.get(name, means["TPE"]) > accuracy for name, accuracy in published.items())
-
-
-# Solutions
 
 
 def test_patience_loses_fewer_winners_on_draws_that_it_was_not_chosen_on():

@@ -52,9 +52,6 @@ def mean_and_error(difference, digits=4):
     return [round(difference.mean(), digits), round(difference.sem(), digits)]
 
 
-# Folds and their standard errors.
-
-
 @pytest.mark.parametrize("cut", ["deal", "assign_folds"])
 def test_the_folds_are_stratified_and_leave_nobody_over(lesson, cut):
     is_five = lesson["is_five"][lesson["few"]]
@@ -87,9 +84,6 @@ def test_with_five_folds_the_correction_is_by_half(lesson):
     naive, corrected = lesson["standard_errors"](values)
     assert naive == pytest.approx(np.std(values, ddof=1) / np.sqrt(5))
     assert corrected / naive == pytest.approx(factor)
-
-
-# The loop.
 
 
 @pytest.fixture(scope="module")
@@ -141,9 +135,6 @@ def test_the_recorded_first_repetition_is_the_one_that_the_lesson_runs(study, wa
     first = ways[ways["repetition"] == 0].set_index("way")
     assert f"Nested: {first.loc['nested', 'estimate']:.4f}" in printed["nested"]
     assert f"{first.loc['10 folds, pruned', 'fits']} folds instead of 200" in printed["pruner"]
-
-
-# Over 20 repetitions.
 
 
 def test_the_winner_s_figure_is_too_high_and_the_other_s_is_not(ways):
@@ -242,17 +233,11 @@ def test_some_of_a_recorded_repetition_comes_out_again(ways):
     assert simplest["regularization_amount"] == pytest.approx(recorded["regularization_amount"], abs=1e-6)
 
 
-# The cloud.
-
-
 def test_without_the_extra_the_rehearsal_is_left_out(lesson, monkeypatch, capsys):
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "boto3" else find_spec(name))
     exec(CELLS["rehearse"].source, dict(lesson))
     assert capsys.readouterr().out == "The extra 'aws' is not installed here, so this step is left out.\n"
-
-
-# Solutions.
 
 
 def printed_by_the_solution(name):

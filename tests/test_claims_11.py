@@ -51,9 +51,6 @@ def documentation(shape):
     return re.sub(r"<.*?>|\s+", " ", shape.documentation)
 
 
-# What AWS says of itself
-
-
 def test_names_and_hyperparameters_have_these_limits(model):
     said = claimed(LESSON, r"\*name\* has at most (\d+) letters, digits and hyphens")
     assert said == [model.shape_for("TrainingJobName").metadata["max"]]
@@ -100,9 +97,6 @@ def test_the_settings_of_a_tuning_job_that_the_lesson_names_exist(model):
     assert "`WarmStartConfig`" in lesson_text(LESSON) and "WarmStartConfig" in request
     named = re.search(r"The strategies are (.*)\. The last two", lesson_text(LESSON)).group(1)
     assert set(re.findall(r"`(\w+)`", named)) == set(model.shape_for("HyperParameterTuningJobStrategyType").enum)
-
-
-# One code path
 
 
 def test_one_code_path_for_aws_and_the_rehearsal():
@@ -156,9 +150,6 @@ def actions(code):
     return {f"{service}:{own.get(name, name)}" for service, name in names}
 
 
-# The ceiling
-
-
 def test_the_ceiling_that_is_printed_is_the_one_of_the_text():
     limits = re.search(r"max_run=(\d+), max_jobs=(\d+), price_per_hour=price", cell("launcher"))
     max_run, max_jobs = map(int, limits.groups())
@@ -176,15 +167,9 @@ def test_a_day_for_each_job_makes_a_ceiling_of_960_hours():
     assert (1000 * thousands + rest) * jobs / 3600 == hours
 
 
-# The tuner
-
-
 def test_the_smaller_batch_takes_four_times_as_many_steps():
     assert "four times as many steps" in lesson_text(SOLUTIONS)
     assert '["16", "64"]' in cell("grid", SOLUTIONS)
-
-
-# One's own project
 
 
 def test_the_lines_for_ones_own_project_run_three_jobs_once_they_are_filled_in(place, capsys):
@@ -201,9 +186,6 @@ def test_the_lines_for_ones_own_project_run_three_jobs_once_they_are_filled_in(p
     assert [trial.state for trial in names["study"].trials] == [optuna.trial.TrialState.COMPLETE] * 3
     jobs = sagemaker.list_training_jobs()["TrainingJobSummaries"]
     assert [job["TrainingJobStatus"] for job in jobs] == ["Completed"] * (before + 3)
-
-
-# Where MXNet is missing
 
 
 @pytest.fixture

@@ -73,9 +73,6 @@ def params_of(evaluations):
     return [trial.params for _, trial in evaluations]
 
 
-# Genes
-
-
 def test_the_ends_of_the_genes_are_the_ends_of_the_ranges():
     low = {"rate": 1e-4, "width": 0.0, "layers": 1, "units": 16, "activation": "relu", "batch": 32}
     high = {"rate": 1.0, "width": 1.0, "layers": 3, "units": 128, "activation": None, "batch": 32}
@@ -91,9 +88,6 @@ def test_choices_have_equal_shares():
     space = {"activation": MIXED["activation"]}
     chosen = [decode(space, [place])["activation"] for place in np.linspace(0, 1, 3000)]
     assert all(abs(chosen.count(choice) - 1000) <= 1 for choice in ("relu", "tanh", None))
-
-
-# The search
 
 
 @pytest.mark.parametrize("name", SINGLE)
@@ -131,9 +125,6 @@ def test_configurations_that_are_close_are_not_taken_for_equal():
     seeds = [[0.5, 0.5], [0.5 + 1e-9, 0.5]]
     study, _ = search(ec.ES(random.Random(0)), generations=2, pop_size=2, seeds=seeds)
     assert len(study.trials) == 4
-
-
-# Pruning, failures, time, and going on
 
 
 def test_a_pruned_trial_is_worth_its_last_report():
@@ -202,9 +193,6 @@ def test_what_is_missing_is_named(make):
         search(make(random.Random(0)), generations=None)
     with pytest.raises(ValueError, match=f"{make.__name__} weighs two objectives: give cost"):
         search(make(random.Random(0)))
-
-
-# The operators
 
 
 def test_a_neighbourhood_counts_in_a_ring_and_not_in_a_star():

@@ -33,9 +33,6 @@ def searches():
     return load_table("mnist_70000_searches")
 
 
-# What is recorded
-
-
 def test_the_curves_are_whole_and_reach_to_the_bounds_of_the_space(script, curves):
     runs = curves.groupby(["learning_rate", "seed"])
     assert (runs["epoch"].apply(list).map(tuple) == tuple(range(1, 51))).all()
@@ -101,9 +98,6 @@ def test_the_summary_is_the_mean_over_the_refitted_seeds(script, searches):
     assert set(script.differences(searches)["method"]) == set(script.METHODS) - {script.MULTI_FIDELITY}
 
 
-# The replay
-
-
 def test_a_job_is_answered_by_the_nearest_learning_rate_under_one_of_its_seeds(script, curves):
     recorded = {tuple(run["valid_error"]) for _, run in curves[curves["learning_rate"] == 0.07].groupby("seed")}
     drawn = set()
@@ -115,9 +109,6 @@ def test_a_job_is_answered_by_the_nearest_learning_rate_under_one_of_its_seeds(s
             assert all(metrics["seconds"] == 1 and "test_error" not in metrics for metrics in curve)
             drawn.add(tuple(metrics["valid_error"] for metrics in curve))
     assert drawn == recorded and len(drawn) == 3
-
-
-# Training
 
 
 def test_only_training_asks_for_the_images(script, searches, tmp_path, monkeypatch):

@@ -85,9 +85,6 @@ def test_the_style_of_the_lessons_is_found_by_its_name():
         assert plt.rcParams["axes.spines.top"] is False
 
 
-# --- Several methods ------------------------------------------------------------------------------
-
-
 def summary_of(medians, times=(1.0, 10.0, 100.0)):
     """Quartiles lie 20 % around the medians: ``{method: [one median a time]}``."""
     table = pd.DataFrame({"time": times, **medians}).melt("time", var_name="method", value_name="median")
@@ -139,9 +136,6 @@ def test_every_method_is_named_with_its_rank_and_the_better_half_at_the_left():
     assert not any(one.overlaps(other) for i, one in enumerate(boxes) for other in boxes[:i])
     with pytest.raises(ValueError, match="one rank a method"):  # of several times
         plot_ranks(pd.concat([ranks_of({"a": 1.0, "b": 2.0})] * 2), 1.0)
-
-
-# --- Timelines ------------------------------------------------------------------------------------
 
 
 @pytest.fixture

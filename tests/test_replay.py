@@ -189,9 +189,6 @@ def test_noise_is_as_wide_as_it_was_recorded_and_leaves_the_median_where_it_was(
     assert drawn.mean() == pytest.approx(np.log(cnn_curves()(params)[-1]["valid_error"]), abs=0.03)
 
 
-# Under tune
-
-
 def test_four_workers_are_busy_all_the_time():
     study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=3), pruner=optuna.pruners.NopPruner())
     with ReplayLauncher(4) as launcher:
