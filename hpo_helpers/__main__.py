@@ -44,7 +44,7 @@ def check_python() -> Finding:
 
 
 def check_packages() -> Iterator[Finding]:
-    """Hold what is installed against the lower bounds, and say which lessons need more."""
+    """Hold what is installed against the lower bounds; say which lessons need more."""
     try:
         lines = importlib.metadata.requires("hpo_helpers")
     except importlib.metadata.PackageNotFoundError:

@@ -79,8 +79,7 @@ def run_methods(
     Returns
     -------
     DataFrame
-        ``method``, ``seed`` and the columns of `anytime`, in the order of methods and seeds.
-        A run that fails raises RuntimeError, with its method and seed, and why.
+        ``method``, ``seed`` and the columns of `anytime`. RuntimeError names a run that fails.
     """
     from joblib import Parallel, delayed
 
@@ -114,7 +113,7 @@ def _run(run, method, space, launcher, epochs, timeout):
 
 def _check_new(study):
     if study.study_name.startswith("no-name-"):
-        raise ValueError("the study needs a name that holds the seed: study_name=f'tpe-{seed}'")
+        raise ValueError("the study needs a name with the seed: study_name=f'tpe-{seed}'")
     if any(trial.state.is_finished() for trial in study.get_trials(deepcopy=False)):
         raise ValueError(f"the study {study.study_name!r} has trials already: return a new one")
 
@@ -184,18 +183,18 @@ def _quantile(values, share):
 
 
 def best_configuration(noise: pd.DataFrame) -> dict[str, Any]:
-    """Return what the configuration with the lowest validation error is worth, on average.
+    """Return what the best configuration, by its validation error, is worth on average.
 
     Parameters
     ----------
     noise
-        Learning curves of some configurations, each under several seeds, as `load_curves` loads.
+        Learning curves of some configurations, each under several seeds.
 
     Returns
     -------
     dict
-        ``configuration``, ``n_seeds``, ``valid_error`` and ``test_error`` (means at the last epoch),
-        and ``standard_error`` (of the mean test error).
+        ``configuration``, ``n_seeds``, means at the last epoch as ``valid_error`` and
+        ``test_error``, and the latter's ``standard_error``.
     """
     trained = noise[noise["epoch"] == noise["epoch"].max()]
     best = trained.groupby("configuration")["valid_error"].mean().idxmin()
@@ -363,7 +362,7 @@ def _difference(differences, confidence):
 
 
 def _holm(p_values):
-    """Adjust m p-values (Holm, 1979): the smallest times m, the next times m - 1, …"""
+    """Adjust m p-values (Holm, 1979): the smallest times m, the next m - 1, …"""
     ordered = p_values.sort_values()
     adjusted = (ordered * np.arange(len(ordered), 0, -1)).cummax().clip(upper=1.0)
     return adjusted.reindex(p_values.index)

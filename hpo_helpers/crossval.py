@@ -1,7 +1,7 @@
 """Cross-validation of one configuration: its k folds as k jobs of any launcher.
 
-A fold is a job whose training function takes ``fold`` beside the hyperparameters, and yields
-one dict: the metric on the fold's validation examples.
+A fold is a job whose training function takes ``fold``, from 0, beside the hyperparameters, and
+yields one dict: the metric on the fold's validation examples.
 """
 
 import math
@@ -46,21 +46,19 @@ def evaluate_folds(
 ) -> Iterator[tuple[int, float]]:
     """Yield each fold's number and value, in the order of the folds.
 
-    As many run at a time as the launcher has workers. To end early is to stop iterating: folds
-    that still run are stopped then, and nothing is left of them.
+    To end early is to stop iterating: folds that still run are stopped then.
 
     Parameters
     ----------
     launcher
-        Runs a function that takes ``fold``, from 0, and `params`, and reports once. All its
-        workers are taken; none may be busy.
+        Runs the folds. All its workers are taken; none may be busy.
     params
         The configuration.
     k
         The number of folds, 2 to 10.
     fold_timeout
-        Seconds of the launcher's clock after which a fold has failed that has not ended. In a
-        cloud, they include the wait for a machine.
+        Seconds after which a fold has failed that has not ended; in a cloud, with the wait for
+        a machine.
 
     Raises
     ------

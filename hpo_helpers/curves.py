@@ -51,7 +51,7 @@ class RecordedCurves:
         self._interpolate = _interpolator(table, self.space, method)
 
     def __call__(self, params: Mapping[str, Any]) -> list[dict[str, float]]:
-        """Return a configuration's curve: one dict an epoch, as `train` yields them."""
+        """Return a configuration's curve, as `train` yields it."""
         return _metrics(self._logarithms(params))
 
     def _logarithms(self, params):
@@ -64,9 +64,8 @@ class RecordedCurves:
 class NoisyCurves:
     """Recorded curves as another seed of the network could have given them.
 
-    A curve is multiplied by how far one training was from the mean of its configuration in
-    ``load_curves("mnist_cnn_noise")``. It is drawn among those of the configuration whose mean
-    curve is nearest, by `seed` and the configuration alone.
+    A curve is multiplied by how far one training of ``load_curves("mnist_cnn_noise")`` was from
+    its configuration's mean: of the nearest one, drawn by `seed` and the configuration alone.
 
     Parameters
     ----------
@@ -81,7 +80,7 @@ class NoisyCurves:
         self._curves = curves or cnn_curves()
 
     def __call__(self, params: Mapping[str, Any]) -> list[dict[str, float]]:
-        """Return the curve of a configuration, with noise, as `RecordedCurves` does."""
+        """Return a configuration's curve, with noise."""
         logarithms = self._curves._logarithms(params)
         means, residuals = _noise()
         nearest = np.abs(means - logarithms[:, 0]).mean(axis=1).argmin()
@@ -122,7 +121,7 @@ def _interpolator(table, space, method):
 
 @functools.cache
 def _noise():
-    """Return mean curves of validation errors, and every run's residuals, as logarithms.
+    """Return means of validation errors, and every run's residuals, as logarithms.
 
     Shapes (configurations, epochs) and (configurations, seeds, epochs, metrics).
     """

@@ -73,7 +73,7 @@ def load_mnist(full: bool = False) -> MNIST:
     Returns
     -------
     MNIST
-        Read-only arrays, the same ones at every call: copy an array before you change it.
+        Read-only arrays, the same ones at every call: copy them to change them.
     """
     return _load_70000() if full else _load_5000()
 
@@ -125,15 +125,14 @@ def load_study(name: str) -> optuna.Study:
 def save_npz(path: str | os.PathLike[str], data: MNIST) -> None:
     """Write the ``mnist.npz`` that ``train_mnist`` reads.
 
-    It holds ``train_images``, ``train_labels``, ``valid_images`` and so on: images as uint8 of
-    shape (n, 28, 28), rounded to the nearest, labels as uint8.
+    It holds ``train_images``, ``train_labels``, ``valid_images`` and so on, as uint8.
 
     Parameters
     ----------
     path
         The file to write, in a folder that exists.
     data
-        As ``load_mnist`` returns it. ValueError is raised if images do not lie in [0, 1].
+        As ``load_mnist`` returns it: images in [0, 1].
     """
     arrays = {}
     for part, (images, labels) in zip(MNIST._fields, data, strict=True):
@@ -146,7 +145,7 @@ def save_npz(path: str | os.PathLike[str], data: MNIST) -> None:
 
 
 def _part(images, labels):
-    """Scale bytes to [0, 1]; close the arrays to writing, since every caller shares them."""
+    """Scale bytes to [0, 1], in arrays that callers share and cannot write."""
     images = np.divide(images.reshape(-1, 1, 28, 28), 255, dtype=np.float32)
     labels = labels.astype(np.int64)
     images.setflags(write=False)
@@ -159,7 +158,7 @@ def _load_5000():
     """Split the images at random: 300, 100 and 100 of each digit, in mixed order."""
     with np.load(_recording("mnist_5000.npz")) as arrays:
         images, labels = arrays["images"], arrays["labels"]
-    # RandomState has a stream that is frozen for good: all recorded figures stand on this split.
+    # RandomState's stream is frozen for good: all recorded figures stand on this split.
     random = np.random.RandomState(0)
     by_digit = [random.permutation(np.flatnonzero(labels == digit)) for digit in range(10)]
     parts = np.split(np.stack(by_digit), [300, 400], axis=1)
@@ -178,13 +177,12 @@ def _load_70000():
 
 
 def _parse_idx(raw):
-    """Read the IDX format: three bytes, the number of dimensions, each of them, the values."""
+    """Read IDX: three bytes, the number of dimensions, each of them, the values."""
     values = np.frombuffer(raw, np.uint8, offset=4 + 4 * raw[3])
     return values.reshape(-1, 28, 28) if raw[3] == 3 else values
 
 
 def _read_idx(name):
-    """Return one of the four files unpacked: from the named folder, the cache or a mirror."""
     named = os.environ.get("HPO_HELPERS_MNIST")
     if not named:
         return gzip.decompress(_fetch(name).read_bytes())
@@ -199,9 +197,9 @@ def _read_idx(name):
 
 
 def _unpack(path, name):
-    """Read a file of the reader's own, packed or not, and check that it is MNIST's."""
+    """Read a reader's own file, packed or not, and check that it is MNIST's."""
     content = path.read_bytes()
-    # Suppressed where it is not packed, and where it is damaged, which the CRC-32 tells.
+    # Not packed, or damaged, which the CRC-32 tells.
     with contextlib.suppress(EOFError, OSError, zlib.error):
         content = gzip.decompress(content)
     found = zlib.crc32(content)
@@ -214,7 +212,6 @@ def _unpack(path, name):
 
 
 def _fetch(name):
-    """Return the path of one packed file in the cache; where it is not whole there, fetch it."""
     import pooch
 
     cache = Path(os.environ.get("HPO_HELPERS_CACHE") or pooch.os_cache("hpo_helpers"))
@@ -233,7 +230,7 @@ def _fetch(name):
 
 
 def recordings() -> list[Path]:
-    """Return the files of every recorded table (``.csv.gz``) and study (``.journal``)."""
+    """Return the files of all recorded tables and studies."""
     folder = _recorded_folder()
     return sorted([*folder.glob("*.csv.gz"), *folder.glob("*.journal")])
 

@@ -30,8 +30,8 @@ def evolve(
 ) -> list[list[FrozenTrial]]:
     """Search with one of inspyred's optimisers; return each generation's trials.
 
-    A configuration that the study has finished is not trained again: its trial answers. So the
-    same call after an interruption, with a new optimiser of the same seed, goes on from there.
+    A configuration that the study has finished is not trained again. So the same call after an
+    interruption, with a new optimiser of the same seed, goes on from there.
 
     Parameters
     ----------
@@ -49,12 +49,12 @@ def evolve(
     Raises
     ------
     RuntimeError
-        If five trials in a row failed, over generations. The message carries the last error.
+        If five trials in a row failed, over generations.
     """
     from inspyred import ec
 
     if not generations and timeout is None:
-        raise ValueError("give generations, timeout, or both: else the search would never end")
+        raise ValueError("give generations, timeout, or both: else it would never end")
     if isinstance(optimiser, (ec.emo.NSGA2, ec.emo.PAES)) and cost is None:
         raise ValueError(f"{type(optimiser).__name__} weighs two objectives: give cost=function")
     limits, evaluated = {"epochs": epochs, "timeout": timeout, "progress": False}, []
@@ -85,10 +85,10 @@ def evolve(
 def real_coded(optimiser: Any) -> Any:
     """Replace those operators of inspyred's optimiser that do not fit genes on [0, 1].
 
-    Flipping bits leaves real genes as they are, and a Gaussian step of standard deviation 1
-    leaps over the whole range. In their place come BLX-0.5 (Eshelman and Schaffer, 1993) and
-    Gaussian steps of a tenth of the range. A swarm's neighbourhoods become rings, so
-    ``neighborhood_size`` counts. Give a genetic algorithm ``num_elites=1``: it forgets its best.
+    Flipping bits leaves real genes as they are, and Gaussian steps of 1 leap over the range. In
+    their place come BLX-0.5 (Eshelman and Schaffer, 1993) and steps of a tenth of the range. A
+    swarm's neighbourhoods become rings, so ``neighborhood_size`` counts. Give a genetic algorithm
+    ``num_elites=1``: it forgets its best.
     """
     from inspyred.ec import variators
     from inspyred.swarm import topologies
@@ -142,7 +142,6 @@ def _trials(study):
 
 
 def _trial_of(params, study):
-    """Return the first trial of a configuration, queued or trained, if there is one."""
     for trial in _trials(study):
         if {**trial.system_attrs.get("fixed_params", {}), **trial.params} == params:
             return trial

@@ -3,8 +3,8 @@
 ``from hpo_helpers.mxnet_compat import mx`` takes the place of ``import mxnet as mx``. For as long
 as that takes, NumPy and the standard library have the names that MXNet misses in them.
 
-MXNet computes on one thread then: more of them change a loss in its last digits, and two jobs of
-two threads on two cores are many times slower.
+MXNet computes on one thread then: more of them change a loss in its last digits, and make two jobs
+on two cores many times slower.
 
 The file needs nothing but MXNet and NumPy and may be copied, as ``train_mnist.py`` may.
 """
@@ -31,7 +31,7 @@ _NOT_INSTALLED = (
 
 def _missing_numpy_names():
     """Return what MXNet reads from NumPy at its import and this NumPy lacks."""
-    known = vars(numpy)  # not hasattr(): for a name on its way out, NumPy's __getattr__ warns
+    known = vars(numpy)  # not hasattr(): NumPy's __getattr__ warns
     names = {
         "bool": bool,
         "PZERO": 0.0,
@@ -59,8 +59,8 @@ def _version(text):
 def _stand_in_modules():
     """Return what ``sys.modules`` holds during the import; None hides a module.
 
-    MXNet takes pandas, SciPy and scikit-learn along where it finds them. That takes long, none should
-    meet a NumPy with foreign names, and ``mx.nd.array`` asks for a name that SciPy 2 removes.
+    MXNet takes pandas, SciPy and scikit-learn along. That takes long, none should meet a NumPy with
+    foreign names, and ``mx.nd.array`` asks for a name that SciPy 2 removes.
     """
     # Gone from Python 3.12 on; before, using it warns.
     distutils = types.ModuleType("distutils")
@@ -94,8 +94,7 @@ def _import_mxnet():
     # A plain import that failed leaves its first half behind.
     for name in [name for name in sys.modules if name.startswith("mxnet.")]:
         del sys.modules[name]
-    # libgomp may have been loaded, and have read OMP_NUM_THREADS, before; and where MXNet sees that
-    # one set, it sets no limit of its own.
+    # libgomp may have read OMP_NUM_THREADS before; where that is set, MXNet sets no limit.
     one_thread = {"MXNET_OMP_MAX_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     with contextlib.ExitStack() as stack:
         stack.enter_context(_holding(vars(numpy), _missing_numpy_names()))

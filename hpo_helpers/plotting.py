@@ -37,7 +37,7 @@ LOOKS = {
 
 
 def look_of(method: str, number: int = 0) -> dict[str, str]:
-    """Return ``color`` and ``linestyle`` of a method: of `LOOKS`, or else by its `number`."""
+    """Return ``color`` and ``linestyle`` of a method, if not of `LOOKS` by `number`."""
     others = (COLOURS[number % len(COLOURS)], LINE_STYLES[number % len(LINE_STYLES)])
     return dict(zip(("color", "linestyle"), LOOKS.get(method, others), strict=True))
 
@@ -95,7 +95,7 @@ def plot_anytime(
 
 
 def plot_methods(summary: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
-    """Draw anytime performance of several methods: medians over seeds, in bands of quartiles.
+    """Draw anytime performance of methods: medians over seeds, in bands of quartiles.
 
     Parameters
     ----------
@@ -109,8 +109,6 @@ def plot_methods(summary: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
 
 def plot_regret(summary: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Draw the normalised regret of several methods, as `plot_methods` draws errors.
-
-    The axis is logarithmic above 10 % and linear below, where noise takes regrets under 0.
 
     Parameters
     ----------

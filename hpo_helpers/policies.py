@@ -50,7 +50,7 @@ class _Policy(BasePruner):
 
     @abstractmethod
     def _ends(self, value, runs, maximize):
-        """Return whether a run whose best is `value` ends, given what each run reported."""
+        """Return whether a run whose best is `value` ends."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -65,7 +65,6 @@ class BanditPolicy(_Policy):
     ----------
     slack_factor
         The slack as a ratio, 0 or more: 0.2 allows 20 %. Give this or `slack_amount`.
-        ValueError is raised while tuning if it is given and the best value is negative.
     slack_amount
         The slack in the unit of the metric, 0 or more.
     evaluation_interval
@@ -102,8 +101,7 @@ class BanditPolicy(_Policy):
 class MedianStoppingPolicy(_Policy):
     """Policy to end a run whose best value is worse than the median of the runs' averages.
 
-    A run's average is that of all it reported up to the interval. Optuna's ``MedianPruner``
-    takes the values at the interval itself, of completed trials alone.
+    A run's average is that of all it reported up to the interval.
 
     Parameters
     ----------

@@ -5,7 +5,7 @@ import warnings
 from typing import Any
 
 with warnings.catch_warnings():
-    # Without ipywidgets tqdm warns and falls back to text, which is what we want there.
+    # Without ipywidgets tqdm warns and falls back to text, which will do.
     warnings.simplefilter("ignore")
     from tqdm.auto import tqdm
 
@@ -20,7 +20,7 @@ class Bar(tqdm):
 
 
 class ProgressBar(Bar):
-    """Shows finished trials, or seconds where `n_trials` is None, and the incumbent's value."""
+    """Shows finished trials, or else seconds, and the incumbent's value."""
 
     def __init__(self, n_trials: int | None, timeout: float | None, enabled: bool = True) -> None:
         self._counts_trials = n_trials is not None

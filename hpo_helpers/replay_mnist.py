@@ -15,7 +15,7 @@ from hpo_helpers.train_mnist import LINE
 
 
 def main() -> None:
-    """Print one line an epoch, each after the seconds that it took when it was recorded."""
+    """Print one line an epoch, each after the seconds that it took."""
     hyperparameters = json.loads(os.environ["SM_HPS"])
     try:
         curve = RecordedCurves()({name: hyperparameters[name] for name in MNIST_CNN})

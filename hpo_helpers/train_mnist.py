@@ -11,9 +11,8 @@ As a script, the same is one line per epoch::
 
     epoch=3 valid_error=0.0520 test_error=0.0520 seconds=0.34
 
-Where Amazon SageMaker runs it, the folders of the data and of the saved parameters come from
-``SM_CHANNEL_TRAINING`` and ``SM_MODEL_DIR``. The file needs Python 3.8, NumPy, MXNet and
-``mxnet_compat.py`` beside it, and may be copied into a project of one's own as it is.
+The file needs Python 3.8, NumPy, MXNet and ``mxnet_compat.py`` beside it, and may be copied as it
+is into a project of one's own, or into a job of Amazon SageMaker, whose variables it knows.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from typing import Any, Iterator, Sequence
 
 import numpy as np
 
-#: What a launcher may have ready before it forks: modules to import, functions to call.
+#: What a launcher may have ready before it forks: modules, or functions to call.
 PRELOAD = ("hpo_helpers.mxnet_compat", "hpo_helpers.datasets:load_mnist")
 
 CHECKPOINT = "checkpoint.npz"
@@ -77,13 +76,10 @@ def build_network(network: str = "cnn", n_channels: int = 16, dropout: float = 0
 
 
 def batches(images: Any, labels: Any, batch_size: int, order: np.ndarray) -> Iterator[tuple[Any, Any]]:
-    """Yield batches of images and labels, MXNet arrays, by a permutation of their rows.
-
-    All have one size: what remains is left out, and gets its turn in the next epoch's order.
-    """
+    """Yield batches of one size of images and labels, MXNet arrays, by a permutation of rows."""
     n_used = len(order) // batch_size * batch_size
     rows = _import_mxnet().nd.array(order[:n_used], dtype="int32")
-    images, labels = images.take(rows), labels.take(rows)  # one copy costs less than many
+    images, labels = images.take(rows), labels.take(rows)
     for start in range(0, n_used, batch_size):
         yield images[start : start + batch_size], labels[start : start + batch_size]
 
@@ -133,7 +129,7 @@ def train(
     batch_size
         Images per step.
     weight_decay
-        Factor of the weights that is added to the gradient (L2 regularization), 0 or more.
+        Factor of L2 regularization, 0 or more.
     seed
         Of the weights, of the order of the images and of dropout: 0 to 2**32 - 1.
     data
@@ -157,7 +153,7 @@ def train(
     n_train = len(parts[0][1])
     if batch_size > n_train:
         raise ValueError(f"batch_size must be at most {n_train} (the training part), got {batch_size!r}")
-    # A generator of its own, so that the checks do not wait for the first iteration.
+    # A generator of its own: the checks do not wait for the first iteration.
     return _epochs(hyperparameters, epochs, parts, checkpoint, model_dir)
 
 
@@ -195,7 +191,6 @@ def _seeded(seed, epoch):
 
 
 def _new_run(hyperparameters):
-    """Return an initialized network and its trainer."""
     mx = _import_mxnet()
     _seeded(hyperparameters["seed"], 0)
     shape = ("network", "n_channels", "dropout")
@@ -219,7 +214,7 @@ def _train_epoch(net, trainer, images, labels, batch_size, random_state):
         trainer.step(batch_size)
 
 
-#: What each hyperparameter must be: kind, range, both in words. MXNet's numbers end at 3.4e38.
+#: What each hyperparameter must be: kind, range, both in words.
 HYPERPARAMETERS = {
     "network": (str, lambda x: x in ("cnn", "mlp"), "'cnn' or 'mlp'"),
     "epochs": (numbers.Integral, lambda x: x >= 1, "a whole number of at least 1"),
@@ -298,8 +293,7 @@ def _checked_part(name, images, labels):
 
 
 def _load_npz(path):
-    """Return all arrays of a file, or raise ValueError if it is damaged."""
-    content = io.BytesIO(path.read_bytes())  # np.load leaves a file that it cannot read open
+    content = io.BytesIO(path.read_bytes())  # np.load leaves an unreadable file open
     try:
         with np.load(content, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
@@ -316,7 +310,7 @@ def _save_parameters(net, path):
     mx = _import_mxnet()
     try:
         net.save_parameters(path)
-        mx.nd.load(path)  # saving alone does not notice when the last bytes find no room
+        mx.nd.load(path)  # saving does not notice when the last bytes find no room
     except mx.MXNetError as error:
         raise OSError(f"{path} could not be written: is the disk full?") from error
 
@@ -336,7 +330,7 @@ def _save_checkpoint(folder, run, history, net, trainer):
     content = {"state": json.dumps({"run": run, "history": history})}
     for i, parameter in enumerate(net.collect_params().values()):
         content[f"parameter_{i}"] = parameter.data().asnumpy()
-    # The public way to the momenta is a pickle, and a checkpoint may come from elsewhere.
+    # The public way to the momenta is a pickle, and a checkpoint may be anybody's.
     for i, momentum in trainer._updaters[0].states.items():
         if momentum is not None:
             content[f"momentum_{i}"] = momentum.asnumpy()
@@ -344,7 +338,7 @@ def _save_checkpoint(folder, run, history, net, trainer):
 
 
 def _load_checkpoint(folder, run, epochs, net, trainer):
-    """Set weights and momenta to the checkpoint's, if there is one; return its metrics."""
+    """Go on from the checkpoint, if there is one; return its metrics."""
     if folder is None or not (Path(folder) / CHECKPOINT).exists():
         return []
     path = Path(folder) / CHECKPOINT
@@ -377,7 +371,6 @@ FOLDERS = {
 
 
 def _parser():
-    """Make an argument of each parameter of ``train``, with hyphens or with underscores."""
     parser = argparse.ArgumentParser(description="Train a network on MNIST.", allow_abbrev=False)
     for name, default in train.__kwdefaults__.items():
         flags = dict.fromkeys([f"--{name.replace('_', '-')}", f"--{name}"])

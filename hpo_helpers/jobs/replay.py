@@ -52,9 +52,9 @@ class ReplayLauncher(Launcher):
         return self._now
 
     def advance(self, seconds: float) -> None:
-        """Let time pass while the jobs go on, as it does while a sampler computes."""
+        """Let time pass, as it does while a sampler computes."""
         if not seconds >= 0:
-            raise ValueError(f"the clock goes forward only, got {seconds!r} seconds")
+            raise ValueError(f"the clock goes forward, got {seconds!r} seconds")
         self._now += seconds
 
     def submit(self, params: Mapping[str, Any], epochs: int) -> Job:
@@ -74,7 +74,6 @@ class ReplayLauncher(Launcher):
             job.stop()
 
     def _poll(self, timeout=0):
-        """Move the clock to the next event, by `timeout` at most, and take in what is due."""
         jobs = list(self._running.values())
         if timeout != 0:
             times = [job._next_time() for job in jobs]
@@ -85,7 +84,7 @@ class ReplayLauncher(Launcher):
 
 
 class ReplayJob(Job):
-    """A configuration whose training is replayed; made by `ReplayLauncher.submit`."""
+    """A replayed training; made by `ReplayLauncher.submit`."""
 
     def stop(self) -> None:
         """End the job."""

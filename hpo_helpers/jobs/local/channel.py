@@ -35,7 +35,7 @@ class Inbox:
         """
         read = functools.partial(self.channel.recv, CHUNK_BYTES, socket.MSG_DONTWAIT)
         with contextlib.suppress(OSError):  # there is no more for now, or this side has closed
-            # A single call into C: no KeyboardInterrupt falls between reading and keeping.
+            # One call into C: no KeyboardInterrupt falls between reading and keeping.
             self._chunks.extend(iter(read, b""))
             self.ended = True
         rest = b"".join(self._chunks)

@@ -69,7 +69,7 @@ class ForkServer:
             self._reap()
 
     def end(self) -> None:
-        """Kill every job and all that the jobs started, and return once they are gone."""
+        """Kill all jobs and what they started, and return once they are gone."""
         self._jobs.clear()  # there is nobody to tell of them
         deadline = time.monotonic() + END_SECONDS  # another user's process cannot be killed
         while (processes := psutil.Process().children(recursive=True)) and time.monotonic() < deadline:

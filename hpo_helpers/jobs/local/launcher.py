@@ -1,7 +1,6 @@
 """Jobs in processes of this machine, forked from one that has imported everything already.
 
-The fork server of `multiprocessing` would be one for all launchers, import ``__main__`` anew (scripts
-need their guard) and ignore what it cannot preload.
+The fork server of `multiprocessing` imports ``__main__`` anew and ignores what it cannot preload.
 """
 
 import contextlib
@@ -27,9 +26,9 @@ from hpo_helpers.jobs.local.server import FORK, KILL, Server
 class LocalLauncher(Launcher):
     """Train in worker processes of this machine.
 
-    A job starts in milliseconds: it is forked from a process that has imported what training
-    needs, in the surroundings of this process when the launcher is made. It has one thread for
-    linear algebra. Scripts need no ``if __name__ == "__main__"``.
+    A job is forked, in milliseconds, from a process that has imported what training needs, in
+    the surroundings in which the launcher was made. It has one thread for linear algebra.
+    Scripts need no ``if __name__ == "__main__"``.
 
     Parameters
     ----------
@@ -46,7 +45,7 @@ class LocalLauncher(Launcher):
         What to have ready before the first job: names ``"module"``, or ``"module:function"``
         to call once. By default what the constant ``PRELOAD`` of the module of `train`
         lists, and that module; in a notebook or a script, the modules that `train` names.
-        It must start no thread: a job could wait forever for one that was not forked.
+        It must start no thread, for which a job would wait forever.
 
     Examples
     --------
@@ -85,7 +84,7 @@ class LocalLauncher(Launcher):
         self._server = self._start_server()
 
     def submit(self, params: Mapping[str, Any], epochs: int) -> "LocalJob":
-        """Start a job; RuntimeError if what is preloaded, for which the first waits, failed."""
+        """Start a job; the first one waits for what is preloaded."""
         self._check_free()
         server = self._ready_server()
         job = LocalJob(self, next(self._ids), params, epochs)

@@ -20,7 +20,7 @@ SERVER_CODE = (
 )
 COMMAND = struct.Struct("!cQ")  #: what a fork server is told: FORK or KILL, and the job's id
 FORK, KILL = b"F", b"K"
-#: Two jobs of two threads each are many times slower than of one, and give other bits.
+#: Jobs of more threads are many times slower, and give other bits.
 ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
 CLOSE_SECONDS = 10.0
 

@@ -66,7 +66,7 @@ def describe(error: BaseException) -> tuple[str, list[tuple]]:
 
 
 def _seed(job_id):
-    # Jobs are forked from one process, and would draw the same numbers where they set no seed.
+    # Forked jobs would all draw the same numbers where they set no seed.
     random.seed(job_id)
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed(job_id)

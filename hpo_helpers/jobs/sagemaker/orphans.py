@@ -27,7 +27,7 @@ def tags_of_this_process(name: str) -> list[dict[str, str]]:
 
 @explained()
 def stop_orphans(sagemaker: Any, name: str) -> list[str]:
-    """Stop the owner's jobs of that name whose process is gone; return their names."""
+    """Stop the owner's jobs of that name whose process is gone; name them."""
     tags = {f"Tags.{NAME}": name, f"Tags.{OWNER}": _owner()}
     jobs = search(sagemaker, "Equals", TrainingJobStatus="InProgress", **tags)
     names = sorted(job["TrainingJobName"] for job in jobs if not _is_alive(job))
