@@ -1,6 +1,6 @@
 """Check a machine before a workshop: ``python -m hpo_helpers``.
 
-The exit status is 1 where something is wrong, and the line below that says what to do.
+Where something is wrong, a line says what to do, and the exit status is 1.
 """
 
 import importlib.metadata

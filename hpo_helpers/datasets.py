@@ -101,7 +101,7 @@ def load_curves(name: str = "mnist_cnn_curves") -> pd.DataFrame:
 
 
 def load_table(name: str) -> pd.DataFrame:
-    """Load a recorded table by its file's name, without ``.csv.gz``, from ``data/README.md``."""
+    """Load a recorded table of ``data/README.md``, by its name without ``.csv.gz``."""
     import pandas as pd
 
     return pd.read_csv(_recording(f"{name}.csv.gz"))

@@ -13,7 +13,7 @@ from matplotlib.ticker import LogLocator
 
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#999999"
 
-#: Told apart by the colour-blind (Okabe and Ito, 2008); with styles, 28 kinds of line.
+#: Told apart by the colour-blind (Okabe and Ito, 2008).
 COLOURS = (BLUE, ORANGE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LINE_STYLES = ("-", "--", "-.", ":")
 

@@ -1,4 +1,4 @@
-"""Messages between two processes: bytes over a socket, each message after its length."""
+"""Messages between two processes: over a socket, each after its length."""
 
 import contextlib
 import functools

@@ -1,6 +1,6 @@
 """The process that LocalLauncher's jobs are forked from, with all that they need imported.
 
-It ends, after its jobs and all that they started, when the launcher closes its socket or is gone.
+It ends, after all that it has started, when the launcher closes its socket or is gone.
 """
 
 import contextlib

@@ -18,7 +18,7 @@ SERVER_CODE = (
     "import json, sys; setup = json.loads(sys.argv.pop()); sys.path[:] = setup['path']; "
     "from hpo_helpers.jobs.local.forkserver import main; main(setup['control'], setup['preload'])"
 )
-COMMAND = struct.Struct("!cQ")  #: what a fork server is told: FORK or KILL, and the job's id
+COMMAND = struct.Struct("!cQ")  #: FORK or KILL, and the job's id
 FORK, KILL = b"F", b"K"
 #: Jobs of more threads are many times slower, and give other bits.
 ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}

@@ -1,4 +1,4 @@
-"""What happens inside the process of one job: train, report, and say how it ended."""
+"""The process of one job: train, report, and say how it ended."""
 
 import contextlib
 import os
