@@ -17,7 +17,7 @@ BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#999999"
 COLOURS = (BLUE, ORANGE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LINE_STYLES = ("-", "--", "-.", ":")
 
-#: Where an axis of errors is marked: over a wide range, and over a narrow one.
+#: Where an axis of errors is marked: over a wide and over a narrow range.
 ERROR_TICKS = (0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 0.9)
 CLOSE_ERROR_TICKS = (*(np.arange(10, 50, 5) / 1000), 0.05, 0.06, 0.08, 0.1, 0.15, 0.2, 0.5)
 

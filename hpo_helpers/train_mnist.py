@@ -153,7 +153,7 @@ def train(
     n_train = len(parts[0][1])
     if batch_size > n_train:
         raise ValueError(f"batch_size must be at most {n_train} (the training part), got {batch_size!r}")
-    # A generator of its own: the checks do not wait for the first iteration.
+    # A generator of its own, so that the checks do not wait.
     return _epochs(hyperparameters, epochs, parts, checkpoint, model_dir)
 
 
