@@ -60,11 +60,14 @@ def fit(images: np.ndarray, is_five: np.ndarray, params: dict[str, Any]) -> Logi
     """Fit a logistic regression. The amount is per image: the same whether 160 or 200 images are fitted."""
     model = LogisticRegression(
         C=1 / (params["regularization_amount"] * len(is_five)),
-        l1_ratio=float(params["regularization_type"] == "l1"),
         solver="liblinear",
         max_iter=1000,
         random_state=0,
     )
+    if model.l1_ratio is None:  # scikit-learn before 1.8
+        model.set_params(penalty=params["regularization_type"])
+    else:
+        model.set_params(l1_ratio=float(params["regularization_type"] == "l1"))
     return model.fit(images, is_five)
 
 

@@ -355,7 +355,7 @@ def _difference(differences, confidence):
     sample = differences.to_numpy().round(12)
     settings = {"method": "percentile", "confidence_level": confidence}
     random = np.random.default_rng(0)  # the same interval again
-    low, high = bootstrap((sample,), np.mean, **settings, rng=random).confidence_interval
+    low, high = bootstrap((sample,), np.mean, **settings, random_state=random).confidence_interval
     p_value = wilcoxon(sample).pvalue if sample.any() else 1.0
     found = {"n_seeds": len(sample), "difference": sample.mean(), "low": low, "high": high}
     return found | {"p_value": float(p_value)}
