@@ -5,13 +5,14 @@ import threading
 from typing import Any
 
 from hpo_helpers.jobs.rehearsal.job import Job
-from hpo_helpers.jobs.rehearsal.requests import Fields, ServiceError, check_request, refusal
+from hpo_helpers.jobs.rehearsal.listing import is_found, ordered, selected
+from hpo_helpers.jobs.rehearsal.requests import ACCOUNT, Fields, ServiceError, check_request, refusal
 from hpo_helpers.jobs.rehearsal.training_job import TrainingJob
 from hpo_helpers.jobs.rehearsal.tuning_job import TuningJob
 
 REGION = "us-east-1"
-ACCOUNT = "123456789012"  #: moto's
 KINDS: dict[str, type[Job]] = {kind.kind: kind for kind in (TrainingJob, TuningJob)}
+SORTED = "LastModifiedTime", "CreationTime", "TrainingJobName", "TrainingJobStatus"  #: by Search
 OF_A_KIND = re.compile(f"(Create|Describe|Stop|Delete|List)({'|'.join(KINDS)})s?")
 
 
@@ -43,7 +44,8 @@ class Operations:
         if verb == "Create":
             return {f"{name}Arn": self.create(KINDS[name], request).arn}
         if verb == "List":
-            return self._listed(name, self._records(KINDS[name]), request, f"{name}Summaries")
+            request = {"SortBy": "CreationTime" if name == "TrainingJob" else "Name", **request}
+            return self._listed(name, self._records(KINDS[name]), request)
         job = self._find(_arn(KINDS[name], request))
         return job.record() if verb == "Describe" else getattr(self, f"_{verb.lower()}")(job)
 
@@ -84,24 +86,23 @@ class Operations:
 
     def _list_children(self, request):
         records = self._find(_arn(TuningJob, request)).summaries()
-        return self._listed("TrainingJob", records, request, "TrainingJobSummaries")
+        return self._listed("TrainingJob", records, {"SortBy": "Name", **request})
 
-    def _listed(self, kind, records, request, key):
-        found = [each for each in records if request.get("NameContains", "") in each[f"{kind}Name"]]
-        if status := request.get("StatusEquals"):
-            found = [each for each in found if each[f"{kind}Status"] == status]
-        return self._page(key, found, {"SortOrder": "Ascending", **request})
+    def _listed(self, kind, records, request):
+        return self._page(f"{kind}Summaries", selected(kind, records, request), request)
 
     def _search(self, request):
         filters = request.get("SearchExpression", {}).get("Filters", [])
         records = self._records(TrainingJob)
-        found = [record for record in records if all(_passes(record, **each) for each in filters)]
+        found = [record for record in records if all(is_found(record, **each) for each in filters)]
+        if (by := request.get("SortBy", "LastModifiedTime")) not in SORTED:
+            raise refusal(f"Search.SortBy={by!r}, only {', '.join(SORTED)}")
+        found = ordered(found, by, request.get("SortOrder"))
         return self._page("Results", [{"TrainingJob": record} for record in found], request)
 
     def _page(self, key, found, request):
         """Return the page that a request asks for, and the token of the next one."""
-        entries = found if request.get("SortOrder") == "Ascending" else found[::-1]
-        entries = self._pages.get(request.get("NextToken"), entries)
+        entries = self._pages.get(request.get("NextToken"), found)
         size, token = request.get("MaxResults", 10), f"page-{len(self._pages)}"
         if len(entries) <= size:
             return {key: entries}
@@ -130,23 +131,6 @@ class Operations:
                 "Instances. Please use AWS Service Quotas to request an increase for this quota.",
                 "ResourceLimitExceeded",
             )
-
-
-def _passes(record, Name, Operator="Equals", Value=""):
-    """Return whether a job meets a filter of Search."""
-    if Operator.startswith("Not"):
-        return not _passes(record, Name, Operator.removeprefix("Not"), Value)
-    first, _, rest = Name.partition(".")
-    found = record.get(first)
-    if first == "Tags":
-        found = {tag["Key"]: tag["Value"] for tag in found}
-    if rest:
-        found = (found or {}).get(rest)
-    if found is None or Operator == "Exists":
-        return found is not None
-    if Operator == "Contains":
-        return Value in str(found)
-    return str(found) in (Value.split(",") if Operator == "In" else [Value])
 
 
 def _arn(kind, request):

@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 Fields = dict[str, Any]
+ACCOUNT = "123456789012"  #: moto's
 #: The fields that are carried out.
 FIELDS = set(
     """
@@ -21,6 +22,7 @@ FIELDS = set(
     TrainingJobDefinition DefinitionName StaticHyperParameters
     Resource SearchExpression Filters Operator NameContains StatusEquals SortBy SortOrder
     MaxResults NextToken ResourceArn
+    CreationTimeAfter CreationTimeBefore LastModifiedTimeAfter LastModifiedTimeBefore
     """.split()
 )
 #: Fields of which some values only are carried out.
@@ -30,8 +32,8 @@ ONLY = {
     "Operator": ("Equals", "NotEquals", "Contains", "In", "Exists", "NotExists", "And"),
     "Resource": ("TrainingJob",),
     **{"S3DataDistributionType": ("FullyReplicated",), "S3DataType": ("S3Prefix",)},
-    **{"ScalingType": ("Linear", "Logarithmic"), "SortBy": ("CreationTime",)},
-    **{"Strategy": ("Random", "Grid"), "TrainingInputMode": ("File",)},
+    **{"ScalingType": ("Linear", "Logarithmic"), "TrainingInputMode": ("File",)},
+    "Strategy": ("Random", "Grid"),
     "TrainingJobEarlyStoppingType": ("Off",),
 }
 
@@ -44,9 +46,9 @@ class ServiceError(Exception):
         self.code = code
 
 
-def refusal(what: str) -> ServiceError:
-    """Return the answer to what Amazon SageMaker does and the rehearsal does not."""
-    return ServiceError(f"the rehearsal on this machine does not support {what}: it needs AWS")
+def refusal(what: str, code: str = "ValidationException") -> ServiceError:
+    """Return the answer to what AWS does and the rehearsal does not."""
+    return ServiceError(f"the rehearsal on this machine does not support {what}: it needs AWS", code)
 
 
 @functools.cache

@@ -6,20 +6,23 @@ import threading
 import traceback
 from collections.abc import Callable
 from typing import Any
+from xml.sax.saxutils import escape
 
+from hpo_helpers.jobs.rehearsal.moto_services import check_s3, check_service, corrected
 from hpo_helpers.jobs.rehearsal.requests import Fields, ServiceError
 
 HOST = "127.0.0.1"
 POLL_SECONDS = 0.02  #: how soon a closing server notices
-DENIED = "<ErrorResponse><Error><Code>AccessDenied</Code></Error></ErrorResponse>"
+STATUS = {"AccessDenied": 403, "InternalFailure": 500, "NotImplemented": 501}  #: of all others: 400
 Answer = Callable[[str, Fields], Fields]
 
 
-def serve(key: str, answer: Answer) -> Any:
+def serve(key: str, answer: Answer, streams: Callable[..., list[str]]) -> Any:
     """Return a server of werkzeug's on a free port of the loopback interface, in threads.
 
     Requests without `key` are refused: a page in a browser, or another user, could have scripts
-    run otherwise. `answer` is called with operation and request of SageMaker.
+    run otherwise. `answer` is called with operation and request of SageMaker,
+    `streams` as `corrected` does.
     """
     try:
         from moto.moto_api._internal.models import moto_api_backend
@@ -32,41 +35,52 @@ def serve(key: str, answer: Answer) -> Any:
     # It prints nothing: standard error is the notebook's.
     quiet = type("QuietHandler", (WSGIRequestHandler,), {"log": lambda *_: None})
     moto_api_backend.reset()  # what an earlier rehearsal left
-    front = _Front(key, answer, DomainDispatcherApplication(create_backend_app))
+    front = _Front(key, answer, streams, DomainDispatcherApplication(create_backend_app))
     server = make_server(HOST, 0, front, threaded=True, request_handler=quiet)
     threading.Thread(target=server.serve_forever, args=(POLL_SECONDS,), daemon=True).start()
     return server
 
 
 class _Front:
-    def __init__(self, key, answer, moto):
-        self._key, self._answer, self._moto = key, answer, moto
+    def __init__(self, key, answer, streams, moto):
+        self._key, self._answer, self._streams, self._moto = key, answer, streams, moto
         self._lock = threading.Lock()  # moto reads dicts that another thread may change
 
     def __call__(self, environ, start_response):
-        from werkzeug.wrappers import Response
-
         body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-        environ["wsgi.input"] = io.BytesIO(body)
-        service, _, operation = environ.get("HTTP_X_AMZ_TARGET", "").partition(".")
-        if self._key not in environ.get("HTTP_AUTHORIZATION", "") + environ["QUERY_STRING"]:
-            response = Response(DENIED, 403)
-        elif service == "SageMaker":
-            response = Response(*self._answered(operation, body))
-        else:
-            with self._lock:
-                response = Response.from_app(self._moto, environ, buffered=True)
-        if operation == "FilterLogEvents" and response.status_code == 200:
-            prefix, page = json.loads(body).get("logStreamNamePrefix", ""), response.get_json(force=True)
-            named = [each for each in page["events"] if each["logStreamName"].startswith(prefix)]
-            response.set_data(json.dumps(page | {"events": named}))  # moto ignores the prefix
+        try:
+            response = self._respond(environ, body)
+        except ServiceError as error:
+            response = _failure(environ, error)
+        except Exception:  # boto3 tries it again, and shows the traceback in the end
+            response = _failure(environ, ServiceError(traceback.format_exc(), "InternalFailure"))
         return response(environ, start_response)
 
-    def _answered(self, operation, body):
-        try:
-            answer, status = self._answer(operation, json.loads(body)), 200
-        except ServiceError as error:
-            answer, status = {"__type": error.code, "message": str(error)}, 400
-        except Exception:  # boto3 tries it again, and shows the traceback in the end
-            answer, status = {"__type": "InternalFailure", "message": traceback.format_exc()}, 500
-        return json.dumps(answer, default=lambda time: time.timestamp()), status
+    def _respond(self, environ, body):
+        from werkzeug.wrappers import Response
+
+        service, _, operation = environ.get("HTTP_X_AMZ_TARGET", "").partition(".")
+        if self._key not in environ.get("HTTP_AUTHORIZATION", "") + environ["QUERY_STRING"]:
+            raise ServiceError("Access Denied", "AccessDenied")
+        if service == "SageMaker":
+            answer = self._answer(operation, json.loads(body))
+            return Response(json.dumps(answer, default=lambda time: time.timestamp()))
+        service = check_service(environ)
+        if service == "s3":
+            check_s3(environ)
+        if service == "logs":
+            body = json.dumps(corrected(operation, json.loads(body), self._streams)).encode()
+        environ |= {"wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))}
+        with self._lock:
+            return Response.from_app(self._moto, environ, buffered=True)
+
+
+def _failure(environ, error):
+    """Return an error as the service would say it."""
+    from werkzeug.wrappers import Response
+
+    text = json.dumps({"__type": error.code, "message": str(error)})
+    if "json" not in environ.get("CONTENT_TYPE", ""):
+        text = f"<Error><Code>{error.code}</Code><Message>{escape(str(error))}</Message></Error>"
+        text = f"<ErrorResponse>{text}</ErrorResponse>"
+    return Response(text, STATUS.get(error.code, 400))

@@ -9,8 +9,8 @@ import secrets
 import sys
 import time
 
-from hpo_helpers.jobs.rehearsal.operations import ACCOUNT, REGION, Operations
-from hpo_helpers.jobs.rehearsal.requests import ServiceError
+from hpo_helpers.jobs.rehearsal.operations import REGION, Operations
+from hpo_helpers.jobs.rehearsal.requests import ACCOUNT, ServiceError
 from hpo_helpers.jobs.rehearsal.server import HOST, serve
 
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/rehearsal"
@@ -50,7 +50,7 @@ class Rehearsal:
         self._throttled = iter(())
         self._owner = os.getpid()
         self._key = KEY_PREFIX + secrets.token_hex(16).upper()
-        self._server = serve(self._key, self._answer)
+        self._server = serve(self._key, self._answer, self._streams)
         self.url = f"http://{HOST}:{self._server.server_port}"
         self.s3, self.logs = self._client("s3"), self._client("logs")
         self._operations = Operations(self)
@@ -99,6 +99,14 @@ class Rehearsal:
         if next(self._throttled, False):
             raise ServiceError("Rate exceeded", "ThrottlingException")
         return self._operations.answer(operation, request)
+
+    def _streams(self, **place):
+        """Return the names of streams of the jobs' lines."""
+        try:
+            pages = self.logs.get_paginator("describe_log_streams").paginate(**place)
+            return [stream["logStreamName"] for page in pages for stream in page["logStreams"]]
+        except self.logs.exceptions.ClientError as error:
+            raise ServiceError(error.response["message"], error.response["Error"]["Code"]) from error
 
     def _client(self, service):
         """Return a client for the jobs, which no variable leads elsewhere."""

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from hpo_helpers.jobs.rehearsal.job import Job, now
-from hpo_helpers.jobs.rehearsal.requests import Fields, ServiceError, check_request
-from hpo_helpers.jobs.rehearsal.training_job import TrainingJob
+from hpo_helpers.jobs.rehearsal.requests import Fields, ServiceError, check_request, refusal
+from hpo_helpers.jobs.rehearsal.training_job import LOOK_SECONDS, TrainingJob
 
 NEEDED = ("TrainingJobDefinition", "HyperParameterTuningJobObjective", "ParameterRanges")
 OBJECTIVE = "FinalHyperParameterTuningJobObjectiveMetric"
@@ -31,10 +31,11 @@ class TuningJob(Job):
         config, self._operations = request["HyperParameterTuningJobConfig"], operations
         self._objective = config["HyperParameterTuningJobObjective"]
         self._limits = config["ResourceLimits"]
-        self._proposals = random_draws(config["ParameterRanges"], config.get("RandomSeed"))
+        self._proposals = distinct(random_draws(config["ParameterRanges"], config.get("RandomSeed")))
         if config["Strategy"] == "Grid":
             self._proposals = grid(config["ParameterRanges"])
         self._children: list[tuple[TrainingJob, dict[str, str]]] = []
+        self._turn = threading.Lock()  # of starting one
         self._failure: str | None = None
         self.move_to("InProgress", Strategy=config["Strategy"], ResourceLimits=self._limits)
 
@@ -87,7 +88,7 @@ class TuningJob(Job):
             job.thread.join()
 
     def _start_child(self):
-        with self.lock:
+        with self._turn:
             n_jobs = len(self._children)
             is_over = self.stopping.is_set() or n_jobs == self._limits.get("MaxNumberOfTrainingJobs")
             if is_over or (tuned := next(self._proposals, None)) is None:
@@ -95,12 +96,23 @@ class TuningJob(Job):
             name = f"{self.name}-{n_jobs + 1:03d}-{uuid.uuid4().hex[:8]}"
             request = _child_request(self.fields, name, tuned) | {"TuningJobArn": self.arn}
             try:
-                job = self._operations.create(TrainingJob, request)
+                job = self._create(request)
             except ServiceError as error:
                 self._failure = str(error)
                 return None
             self._children.append((job, tuned))
+            if self.stopping.is_set():
+                job.stop()
             return job
+
+    def _create(self, request):
+        """Create a training job once the quota has room for it."""
+        while True:
+            try:
+                return self._operations.create(TrainingJob, request)
+            except ServiceError as error:
+                if error.code != "ResourceLimitExceeded" or self.stopping.wait(LOOK_SECONDS):
+                    raise
 
     def _summary(self, job, tuned):
         summary = job.record() | {"TunedHyperParameters": tuned}
@@ -108,7 +120,8 @@ class TuningJob(Job):
         if not job.ended or not printed or job.status == "Failed":
             return summary | {"ObjectiveStatus": "Failed" if job.ended else "Pending"}
         final = {**self._objective, "Value": printed[-1]}
-        return summary | {"ObjectiveStatus": "Succeeded", OBJECTIVE: final}
+        by_value = {"FinalObjectiveMetricValue": printed[-1]}  # for sorting
+        return summary | by_value | {"ObjectiveStatus": "Succeeded", OBJECTIVE: final}
 
     def _best(self, summaries):
         sign = 1 if self._objective["Type"] == "Minimize" else -1
@@ -118,6 +131,8 @@ class TuningJob(Job):
 
 def _check_ranges(ranges, limits, strategy):
     """Raise ServiceError unless the ranges can be searched by the strategy."""
+    if "MaxRuntimeInSeconds" in limits:
+        raise refusal("ResourceLimits.MaxRuntimeInSeconds")
     if strategy == "Random" and "MaxNumberOfTrainingJobs" not in limits:
         raise ServiceError("Random search needs ResourceLimits.MaxNumberOfTrainingJobs")
     names = [entry["Name"] for entries in ranges.values() for entry in entries]
@@ -133,6 +148,30 @@ def _check_ranges(ranges, limits, strategy):
             if strategy == "Grid":
                 raise ServiceError(f"Grid search takes categorical ranges only, got {entry}")
             _check_range(entry, number)
+    if (n_distinct := _count(ranges)) < limit:
+        raise ServiceError(
+            "You don't have enough combinations of hyperparameter ranges. The total number of hyperparameter "
+            f"combinations for the provided ranges [{n_distinct}] must be equal or greater than the value of "
+            f"MaxNumberOfTrainingJobs [{limit}]. Provide additional ranges."
+        )
+
+
+def _count(ranges):
+    """Return how many configurations there are."""
+    if ranges.get("ContinuousParameterRanges"):
+        return math.inf
+    sizes = [len(set(each["Values"])) for each in ranges.get("CategoricalParameterRanges", [])]
+    whole = ranges.get("IntegerParameterRanges", [])
+    return math.prod(sizes + [int(each["MaxValue"]) - int(each["MinValue"]) + 1 for each in whole])
+
+
+def distinct(draws: Iterator[dict[str, str]]) -> Iterator[dict[str, str]]:
+    """Yield each configuration once, as SageMaker's random search does."""
+    seen = []
+    for drawn in draws:
+        if drawn not in seen:
+            seen.append(drawn)
+            yield drawn
 
 
 def random_draws(ranges: Fields, seed: int | None) -> Iterator[dict[str, str]]:

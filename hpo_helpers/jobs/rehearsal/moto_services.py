@@ -1,0 +1,85 @@
+"""Which requests moto answers as AWS does; what it would pass over in silence is refused here."""
+
+import re
+from collections.abc import Callable
+from urllib.parse import parse_qs
+
+from hpo_helpers.jobs.rehearsal.requests import ACCOUNT, Fields, ServiceError, refusal
+
+#: The fields that moto honours, of each operation of CloudWatch Logs.
+PLACE = "logGroupName logStreamName"
+LOGS = {
+    "CreateLogGroup": "logGroupName tags",
+    "CreateLogStream": PLACE,
+    "DeleteLogGroup": "logGroupName",
+    "DeleteLogStream": PLACE,
+    "PutLogEvents": f"{PLACE} logEvents",
+    "DescribeLogGroups": "logGroupNamePrefix limit nextToken",
+    "DescribeLogStreams": "logGroupName logStreamNamePrefix orderBy descending limit nextToken",
+    "GetLogEvents": f"{PLACE} startTime endTime limit startFromHead unmask nextToken",
+    "FilterLogEvents": """logGroupName logStreamNames startTime endTime filterPattern limit interleaved
+        unmask nextToken""",
+}
+#: Those that it honours of S3: parameters, and headers after ``x-amz-``.
+QUERY = """acl bucket-region continuation-token delete delimiter encoding-type fetch-owner list-type
+    location marker max-keys partNumber prefix start-after tagging uploadId uploads versionId x-id
+    AWSAccessKeyId Expires Signature"""
+HEADERS = """acl content-sha256 copy-source copy-source-range date decoded-content-length
+    expected-bucket-owner metadata-directive mp-object-size object-ownership optional-object-attributes
+    request-payer sdk-checksum-algorithm security-token server-side-encryption
+    server-side-encryption-aws-kms-key-id server-side-encryption-bucket-key-enabled storage-class tagging
+    tagging-directive trailer user-agent website-redirect-location"""
+FAMILIES = re.compile(r"x-amz-(meta|grant|checksum)-.*|(?i:x-amz-(algorithm|cred|exp|sig).*)|response-.*")
+BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+WORDS = re.compile(r'([A-Za-z]\w*( \w+)*|"[^"]*")?')  #: the filter patterns that moto knows
+
+
+def check_service(environ: Fields) -> str:
+    """Return which service of moto's a request is for, or raise ServiceError."""
+    signed = environ.get("HTTP_AUTHORIZATION", "") + environ["QUERY_STRING"].replace("%2F", "/")
+    name = re.search(r"/\d{8}/[^/]+/([^/]+)/aws4_request|$", signed)[1] or "s3"
+    if name not in ("s3", "logs", "sts", "iam"):
+        raise refusal(f"the service {name!r}")
+    return name
+
+
+def check_s3(environ: Fields) -> None:
+    """Raise ServiceError at what moto would pass over."""
+    method, query = environ["REQUEST_METHOD"], parse_qs(environ["QUERY_STRING"], keep_blank_values=True)
+    names = [name[5:].lower().replace("_", "-") for name in environ if name.startswith("HTTP_X_AMZ_")]
+    honoured = [*QUERY.split(), *(f"x-amz-{name}" for name in HEADERS.split())]
+    for name in [*query, *names]:
+        if not (name in honoured or FAMILIES.fullmatch(name)) or (method, name) == ("DELETE", "versionId"):
+            raise refusal(f"{name!r} in a request to S3", "NotImplemented")
+    if environ.get("HTTP_X_AMZ_EXPECTED_BUCKET_OWNER", ACCOUNT) != ACCOUNT:
+        raise ServiceError("Access Denied", "AccessDenied")
+    bucket, _, key = environ["PATH_INFO"].strip("/").partition("/")
+    if method == "PUT" and not (key or query or BUCKET.fullmatch(bucket)):
+        raise ServiceError("The specified bucket is not valid.", "InvalidBucketName")
+
+
+def corrected(operation: str, request: Fields, streams: Callable[..., list[str]]) -> Fields:
+    """Return a request to CloudWatch Logs that moto answers rightly, or raise ServiceError.
+
+    `streams` is called with ``logGroupName`` and ``logStreamNamePrefix``, and returns names.
+    """
+    if operation not in LOGS:
+        raise refusal(f"the operation {operation}", "InvalidParameterException")
+    place = {"logGroupName": request.get("logGroupName", "")}
+    if operation == "FilterLogEvents":
+        request = request | {"interleaved": True}  # as AWS does since 2019, whatever it is asked for
+        if request.get("startFromHead") is True:
+            del request["startFromHead"]
+        names = request.get("logStreamNames", [])
+        if any(name not in streams(**place, logStreamNamePrefix=name) for name in names):
+            message = "The specified log stream does not exist."
+            raise ServiceError(message, "ResourceNotFoundException")
+        if not names and (prefix := request.pop("logStreamNamePrefix", None)):
+            request["logStreamNames"] = streams(**place, logStreamNamePrefix=prefix) or [prefix]
+    for name in set(request) - set(LOGS[operation].split()):
+        raise refusal(f"{operation}.{name} (got {request[name]!r})", "InvalidParameterException")
+    if not WORDS.fullmatch(pattern := request.get("filterPattern", "")):
+        raise refusal(f"filterPattern={pattern!r}, only words or one phrase", "InvalidParameterException")
+    if operation == "GetLogEvents" and "endTime" in request:
+        request["endTime"] = request["endTime"] - 1 or -1  # moto includes it, and takes 0 for none
+    return request
