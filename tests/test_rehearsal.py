@@ -1,11 +1,13 @@
 """Training jobs in the rehearsal, asked for by real boto3 over real HTTP. Every script really runs."""
 
+import datetime
 import json
 import os
 import signal
 import subprocess
 import sys
 import tarfile
+import time
 from types import SimpleNamespace
 
 import psutil
@@ -14,7 +16,6 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 from rehearsal_jobs import (
     BUCKET,
-    LOG_GROUP,
     channel,
     client_of,
     clients_of,
@@ -110,13 +111,65 @@ print("x" * 130_000); print("no end", end="")
     assert lines[5000:] == ["to the other stream", "\ufffd no text ü", "x" * 130_000, "no end"]
 
 
-def test_lines_can_be_found_by_the_beginning_of_a_streams_name(clients):
-    for name in ("found", "found-not"):
-        run_job(clients, name, f"print('of {name}')")
-    pages = clients.logs.get_paginator("filter_log_events").paginate(
-        logGroupName=LOG_GROUP, logStreamNamePrefix="found/", PaginationConfig={"PageSize": 3000}
-    )
-    assert [event["message"] for page in pages for event in page["events"]] == ["of found"]
+# CloudWatch Logs and S3, which moto serves
+
+
+@pytest.fixture(scope="module")
+def streams(clients):
+    """The names of three streams, of which the second ends after the third has begun."""
+    names = [f"{name}/algo" for name in ("read", "read-not", "read-too")]
+    clients.logs.create_log_group(logGroupName="read")
+    now = 10**7 * (int(time.time()) // 10**4)  # milliseconds
+    for name, times in zip(names, ([1, 2], [3, 5], [4])):
+        clients.logs.create_log_stream(logGroupName="read", logStreamName=name)
+        events = [{"timestamp": now + time, "message": f"line {time}"} for time in times]
+        clients.logs.put_log_events(logGroupName="read", logStreamName=name, logEvents=events)
+    return SimpleNamespace(names=names, time=now)
+
+
+@pytest.mark.parametrize(
+    "call, asked, lines",
+    [
+        ("filter_log_events", {"logStreamNamePrefix": "read/"}, "12"),
+        ("filter_log_events", {"logStreamNamePrefix": "read-n", "limit": 1}, "3"),
+        ("filter_log_events", {"logStreamNamePrefix": "nobody"}, ""),
+        ("filter_log_events", {"logStreamNames": ["read/algo", "read-too/algo"], "startTime": 2}, "24"),
+        ("filter_log_events", {"endTime": 4, "interleaved": False}, "1234"),
+        ("filter_log_events", {}, "12345"),
+        ("filter_log_events", {"filterPattern": '"line 3"'}, "3"),
+        ("get_log_events", {"logStreamName": "read-not/algo"}, "35"),
+        ("get_log_events", {"logStreamName": "read-not/algo", "endTime": 5}, "3"),
+        ("get_log_events", {"logStreamName": "read-not/algo", "startTime": 5}, "5"),
+        ("get_log_events", {"logStreamName": "read-not/algo", "limit": 1}, "5"),
+        ("get_log_events", {"logStreamName": "read-not/algo", "limit": 1, "startFromHead": True}, "3"),
+    ],
+)
+def test_lines_are_those_that_are_asked_for(clients, streams, call, asked, lines):
+    asked = {name: value + streams.time if name.endswith("Time") else value for name, value in asked.items()}
+    events = getattr(clients.logs, call)(logGroupName="read", **asked)["events"]
+    assert [event["message"] for event in events] == [f"line {number}" for number in lines]
+
+
+@pytest.mark.parametrize(
+    "service, call, asked, code, words",
+    [
+        ("logs", "filter_log_events", {"filterPattern": "?line ?word"}, "InvalidParameterException", "filterPattern"),
+        ("logs", "filter_log_events", {"startFromHead": False}, "InvalidParameterException", "startFromHead"),
+        ("logs", "filter_log_events", {"logStreamNames": ["read"]}, "ResourceNotFoundException", "stream does not"),
+        ("logs", "filter_log_events", {"logStreamNamePrefix": "r", "logGroupName": "no"}, "ResourceNotFound", "group"),
+        ("logs", "describe_log_groups", {"logGroupNamePattern": "r"}, "InvalidParameterException", "NamePattern"),
+        ("logs", "put_retention_policy", {"retentionInDays": 1}, "InvalidParameterException", "PutRetentionPolicy"),
+        ("s3", "list_buckets", {"MaxBuckets": 1}, "NotImplemented", "'max-buckets'"),
+        ("s3", "delete_object", {"Bucket": BUCKET, "Key": "k", "IfMatchSize": 1}, "NotImplemented", "if-match-size"),
+        ("s3", "list_objects_v2", {"Bucket": BUCKET, "ExpectedBucketOwner": "1" * 12}, "AccessDenied", "Denied"),
+        ("s3", "create_bucket", {"Bucket": "With_Capitals"}, "InvalidBucketName", "not valid"),
+        ("cloudwatch", "list_metrics", {}, "ValidationException", "the service 'monitoring'"),
+    ],
+)
+def test_what_moto_would_pass_over_is_refused(clients, streams, service, call, asked, code, words):
+    asked = {"logGroupName": "read", **asked} if call.startswith(("filter", "put_r")) else asked
+    error = error_of(getattr(client_of(clients.rehearsal, service), call), **asked)
+    assert code in error[0] and words in error[1]
 
 
 def test_metrics_follow_the_jobs_own_expressions_and_keep_the_last_number(clients):
@@ -325,6 +378,27 @@ def test_a_list_comes_in_pages_that_hold_each_job_once(clients, listed):
     assert [job["TrainingJobName"] for job in failed["TrainingJobSummaries"]] == ["listed-05"]
 
 
+HOUR = datetime.timedelta(hours=1)
+
+
+@pytest.mark.parametrize(
+    "asked, numbers",
+    [
+        ({"SortBy": "Name", "SortOrder": "Descending"}, list(range(11, 1, -1))),
+        ({"SortBy": "Status"}, [0, 1, 2, 3, 4, 6, 7, 8, 9, 10]),
+        ({"SortBy": "Status", "SortOrder": "Descending", "MaxResults": 1}, [5]),
+        ({"CreationTimeAfter": HOUR, "StatusEquals": "Failed"}, []),
+        ({"CreationTimeBefore": HOUR, "LastModifiedTimeAfter": -HOUR, "StatusEquals": "Failed"}, [5]),
+        ({"LastModifiedTimeBefore": -HOUR}, []),
+    ],
+)
+def test_a_list_is_cut_and_sorted_as_it_is_asked_for(clients, listed, asked, numbers):
+    now = datetime.datetime.now(datetime.UTC)
+    asked = {name: now + value if isinstance(value, datetime.timedelta) else value for name, value in asked.items()}
+    page = clients.sagemaker.list_training_jobs(NameContains="listed-", **asked)["TrainingJobSummaries"]
+    assert [int(job["TrainingJobName"][-2:]) for job in page] == numbers
+
+
 def search(clients, *filters):
     conditions = [dict(zip(("Name", "Operator", "Value"), each)) for each in filters]
     mine = {"Name": "Tags.study", "Operator": "Equals", "Value": "a b/ü"}
@@ -359,6 +433,10 @@ def test_search_refuses_what_it_cannot_answer(clients):
     assert words in error_of(search, clients, ("CreationTime", "GreaterThan", "2020-01-01"))[1]
     assert "does not support the operation ListModels" in error_of(clients.sagemaker.list_models)[1]
     assert "'Endpoint'" in error_of(clients.sagemaker.search, Resource="Endpoint")[1]
+    assert "Unknown property name: Metrics" in error_of(search, clients, ("Metrics.loss", "Exists"))[1]
+    assert "SortBy='Name'" in error_of(clients.sagemaker.search, Resource="TrainingJob", SortBy="Name")[1]
+    assert "Invalid NextToken" in error_of(clients.sagemaker.list_training_jobs, NextToken="page")[1]
+    assert "WarmPool" in error_of(clients.sagemaker.list_training_jobs, WarmPoolStatusEquals="InUse")[1]
 
 
 def test_tags_can_be_added_and_listed(clients, listed):

@@ -139,6 +139,23 @@ def test_a_grid_runs_every_combination_once(clients):
     assert record["BestTrainingJob"]["TunedHyperParameters"]["width"] == "2"
 
 
+def test_a_random_search_draws_nothing_twice_and_waits_for_room(clients):
+    clients.rehearsal.max_running_jobs = 1
+    record = run(clients, request_for("all", categories(width=["1", "2", "3", "4"]), n_jobs=4, parallel=4))
+    clients.rehearsal.max_running_jobs = None
+    assert (record["HyperParameterTuningJobStatus"], record["TrainingJobStatusCounters"]["Completed"]) == ("Completed", 4)
+    best = children(clients, "all", SortBy="FinalObjectiveMetricValue")
+    assert [job["TunedHyperParameters"]["width"] for job in best] == list("1234")
+
+
+def test_a_search_that_waits_for_room_can_be_stopped(clients):
+    clients.rehearsal.max_running_jobs = 0
+    clients.sagemaker.create_hyper_parameter_tuning_job(**request_for("waits", WIDTHS, n_jobs=2))
+    clients.sagemaker.stop_hyper_parameter_tuning_job(HyperParameterTuningJobName="waits")
+    until(lambda: describe(clients, "waits", "Stopped"))
+    clients.rehearsal.max_running_jobs = None
+
+
 def test_tuning_jobs_and_their_training_jobs_are_listed(clients, searched):
     paginator = clients.sagemaker.get_paginator("list_training_jobs_for_hyper_parameter_tuning_job")
     options = {"HyperParameterTuningJobName": "random", "PaginationConfig": {"PageSize": 4}}
@@ -210,6 +227,9 @@ CHANGES = [
     (of_config(ParameterRanges=categories(x=["1"]) | {"ContinuousParameterRanges": [{**WIDTH, "Name": "x"}]}), "differ"),
     (of_config(HyperParameterTuningJobObjective={"Type": "Minimize", "MetricName": "loss"}), "'loss' must be among"),
     (of_config(ResourceLimits={"MaxParallelTrainingJobs": 2}), "needs ResourceLimits.MaxNumber"),
+    (of_config(ParameterRanges=categories(x=["1"])), "enough combinations of hyperparameter ranges: their number [1]"),
+    (of_range("IntegerParameterRanges", MaxValue="1"), "must be at least MaxNumberOfTrainingJobs [2]"),
+    (of_config(ResourceLimits={"MaxParallelTrainingJobs": 2, "MaxRuntimeInSeconds": 120}), "Limits.MaxRuntime"),
     (lambda request: request.pop("TrainingJobDefinition"), "needs ['TrainingJobDefinition']"),
     (lambda request: request["TrainingJobDefinition"].pop("StaticHyperParameters"), "script mode"),
     (lambda request: request["TrainingJobDefinition"].update(RetryStrategy={"MaximumRetryAttempts": 2}), "Retry"),

@@ -27,7 +27,8 @@ def is_found(record: Fields, Name: str, Operator: str = "Equals", Value: str = "
     if Operator.startswith("Not"):
         return not is_found(record, Name, Operator.removeprefix("Not"), Value)
     first, _, rest = Name.partition(".")
-    _check_property(first)
+    if first not in service_model().shape_for("TrainingJob").members:
+        raise ServiceError(f"Unknown property name: {first}")
     found = record.get(first)
     if first == "Tags":
         found = {tag["Key"]: tag["Value"] for tag in found}
@@ -38,11 +39,6 @@ def is_found(record: Fields, Name: str, Operator: str = "Equals", Value: str = "
     if Operator == "Contains":
         return Value in str(found)
     return str(found) in (Value.split(",") if Operator == "In" else [Value])
-
-
-def _check_property(name):
-    if name not in service_model().shape_for("TrainingJob").members:
-        raise ServiceError(f"Unknown property name: {name}")
 
 
 def _is_asked_for(record, kind, request):

@@ -20,7 +20,7 @@ LOGS = {
     "FilterLogEvents": """logGroupName logStreamNames startTime endTime filterPattern limit interleaved
         unmask nextToken""",
 }
-#: Those that it honours of S3: parameters, and headers after ``x-amz-``.
+#: Those that it honours of S3: parameters, and headers after ``x-amz-``; then families of both.
 QUERY = """acl bucket-region continuation-token delete delimiter encoding-type fetch-owner list-type
     location marker max-keys partNumber prefix start-after tagging uploadId uploads versionId x-id
     AWSAccessKeyId Expires Signature"""
@@ -29,7 +29,7 @@ HEADERS = """acl content-sha256 copy-source copy-source-range date decoded-conte
     request-payer sdk-checksum-algorithm security-token server-side-encryption
     server-side-encryption-aws-kms-key-id server-side-encryption-bucket-key-enabled storage-class tagging
     tagging-directive trailer user-agent website-redirect-location"""
-FAMILIES = re.compile(r"x-amz-(meta|grant|checksum)-.*|(?i:x-amz-(algorithm|cred|exp|sig).*)|response-.*")
+FAMILIES = re.compile(r"x-amz-(meta|grant|checksum)-.*|X-Amz-.*|response-.*")
 BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 WORDS = re.compile(r'([A-Za-z]\w*( \w+)*|"[^"]*")?')  #: the filter patterns that moto knows
 
@@ -48,6 +48,8 @@ def check_s3(environ: Fields) -> None:
     method, query = environ["REQUEST_METHOD"], parse_qs(environ["QUERY_STRING"], keep_blank_values=True)
     names = [name[5:].lower().replace("_", "-") for name in environ if name.startswith("HTTP_X_AMZ_")]
     honoured = [*QUERY.split(), *(f"x-amz-{name}" for name in HEADERS.split())]
+    if "uploadId" in query:  # boto3 itself asks for the object that it has just looked at
+        honoured.append("x-amz-copy-source-if-match")
     for name in [*query, *names]:
         if not (name in honoured or FAMILIES.fullmatch(name)) or (method, name) == ("DELETE", "versionId"):
             raise refusal(f"{name!r} in a request to S3", "NotImplemented")
@@ -63,23 +65,23 @@ def corrected(operation: str, request: Fields, streams: Callable[..., list[str]]
 
     `streams` is called with ``logGroupName`` and ``logStreamNamePrefix``, and returns names.
     """
-    if operation not in LOGS:
-        raise refusal(f"the operation {operation}", "InvalidParameterException")
-    place = {"logGroupName": request.get("logGroupName", "")}
     if operation == "FilterLogEvents":
-        request = request | {"interleaved": True}  # as AWS does since 2019, whatever it is asked for
-        if request.get("startFromHead") is True:
-            del request["startFromHead"]
-        names = request.get("logStreamNames", [])
-        if any(name not in streams(**place, logStreamNamePrefix=name) for name in names):
-            message = "The specified log stream does not exist."
-            raise ServiceError(message, "ResourceNotFoundException")
-        if not names and (prefix := request.pop("logStreamNamePrefix", None)):
-            request["logStreamNames"] = streams(**place, logStreamNamePrefix=prefix) or [prefix]
-    for name in set(request) - set(LOGS[operation].split()):
+        request = _of_streams(request, streams)
+    for name in set(request) - set(LOGS.get(operation, "").split()):
         raise refusal(f"{operation}.{name} (got {request[name]!r})", "InvalidParameterException")
     if not WORDS.fullmatch(pattern := request.get("filterPattern", "")):
         raise refusal(f"filterPattern={pattern!r}, only words or one phrase", "InvalidParameterException")
     if operation == "GetLogEvents" and "endTime" in request:
         request["endTime"] = request["endTime"] - 1 or -1  # moto includes it, and takes 0 for none
     return request
+
+
+def _of_streams(request, streams):
+    """Name the streams by their whole names, as moto drops the beginning of names."""
+    place, names = {"logGroupName": request.get("logGroupName", "")}, request.get("logStreamNames", [])
+    if any(name not in streams(**place, logStreamNamePrefix=name) for name in names):
+        raise ServiceError("The specified log stream does not exist.", "ResourceNotFoundException")
+    if not names and (prefix := request.pop("logStreamNamePrefix", None)):
+        names = streams(**place, logStreamNamePrefix=prefix) or [prefix]
+    # AWS has interleaved them since 2019, whatever it is asked for.
+    return request | {"interleaved": True} | ({"logStreamNames": names} if names else {})

@@ -102,7 +102,10 @@ class Operations:
 
     def _page(self, key, found, request):
         """Return the page that a request asks for, and the token of the next one."""
-        entries = self._pages.get(request.get("NextToken"), found)
+        before = request.get("NextToken")
+        if before and before not in self._pages:
+            raise ServiceError(f"Invalid NextToken: {before}")
+        entries = self._pages.get(before, found)
         size, token = request.get("MaxResults", 10), f"page-{len(self._pages)}"
         if len(entries) <= size:
             return {key: entries}

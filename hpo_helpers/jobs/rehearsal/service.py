@@ -106,7 +106,8 @@ class Rehearsal:
             pages = self.logs.get_paginator("describe_log_streams").paginate(**place)
             return [stream["logStreamName"] for page in pages for stream in page["logStreams"]]
         except self.logs.exceptions.ClientError as error:
-            raise ServiceError(error.response["message"], error.response["Error"]["Code"]) from error
+            answer = error.response["Error"]
+            raise ServiceError(answer["Message"], answer["Code"]) from error
 
     def _client(self, service):
         """Return a client for the jobs, which no variable leads elsewhere."""

@@ -31,7 +31,7 @@ class TuningJob(Job):
         config, self._operations = request["HyperParameterTuningJobConfig"], operations
         self._objective = config["HyperParameterTuningJobObjective"]
         self._limits = config["ResourceLimits"]
-        self._proposals = distinct(random_draws(config["ParameterRanges"], config.get("RandomSeed")))
+        self._proposals = random_draws(config["ParameterRanges"], config.get("RandomSeed"))
         if config["Strategy"] == "Grid":
             self._proposals = grid(config["ParameterRanges"])
         self._children: list[tuple[TrainingJob, dict[str, str]]] = []
@@ -89,9 +89,10 @@ class TuningJob(Job):
 
     def _start_child(self):
         with self._turn:
-            n_jobs = len(self._children)
+            n_jobs, before = len(self._children), [tuned for _, tuned in self._children]
             is_over = self.stopping.is_set() or n_jobs == self._limits.get("MaxNumberOfTrainingJobs")
-            if is_over or (tuned := next(self._proposals, None)) is None:
+            new = (each for each in self._proposals if each not in before)  # none is drawn twice
+            if is_over or (tuned := next(new, None)) is None:
                 return None
             name = f"{self.name}-{n_jobs + 1:03d}-{uuid.uuid4().hex[:8]}"
             request = _child_request(self.fields, name, tuned) | {"TuningJobArn": self.arn}
@@ -120,8 +121,8 @@ class TuningJob(Job):
         if not job.ended or not printed or job.status == "Failed":
             return summary | {"ObjectiveStatus": "Failed" if job.ended else "Pending"}
         final = {**self._objective, "Value": printed[-1]}
-        by_value = {"FinalObjectiveMetricValue": printed[-1]}  # for sorting
-        return summary | by_value | {"ObjectiveStatus": "Succeeded", OBJECTIVE: final}
+        summary["FinalObjectiveMetricValue"] = printed[-1]  # for sorting
+        return summary | {"ObjectiveStatus": "Succeeded", OBJECTIVE: final}
 
     def _best(self, summaries):
         sign = 1 if self._objective["Type"] == "Minimize" else -1
@@ -150,9 +151,8 @@ def _check_ranges(ranges, limits, strategy):
             _check_range(entry, number)
     if (n_distinct := _count(ranges)) < limit:
         raise ServiceError(
-            "You don't have enough combinations of hyperparameter ranges. The total number of hyperparameter "
-            f"combinations for the provided ranges [{n_distinct}] must be equal or greater than the value of "
-            f"MaxNumberOfTrainingJobs [{limit}]. Provide additional ranges."
+            "You don't have enough combinations of hyperparameter ranges: their number "
+            f"[{n_distinct}] must be at least MaxNumberOfTrainingJobs [{limit}]"
         )
 
 
@@ -163,16 +163,6 @@ def _count(ranges):
     sizes = [len(set(each["Values"])) for each in ranges.get("CategoricalParameterRanges", [])]
     whole = ranges.get("IntegerParameterRanges", [])
     return math.prod(sizes + [int(each["MaxValue"]) - int(each["MinValue"]) + 1 for each in whole])
-
-
-def distinct(draws: Iterator[dict[str, str]]) -> Iterator[dict[str, str]]:
-    """Yield each configuration once, as SageMaker's random search does."""
-    seen = []
-    for drawn in draws:
-        if drawn not in seen:
-            seen.append(drawn)
-            yield drawn
-
 
 def random_draws(ranges: Fields, seed: int | None) -> Iterator[dict[str, str]]:
     """Yield independent draws without end, each value as the text that a job gets."""
