@@ -434,7 +434,8 @@ def test_search_refuses_what_it_cannot_answer(clients):
     assert "does not support the operation ListModels" in error_of(clients.sagemaker.list_models)[1]
     assert "'Endpoint'" in error_of(clients.sagemaker.search, Resource="Endpoint")[1]
     assert "Unknown property name: Metrics" in error_of(search, clients, ("Metrics.loss", "Exists"))[1]
-    assert "SortBy='Name'" in error_of(clients.sagemaker.search, Resource="TrainingJob", SortBy="Name")[1]
+    assert "SortBy='Tags'" in error_of(clients.sagemaker.search, Resource="TrainingJob", SortBy="Tags")[1]
+    assert "property name: Name" in error_of(clients.sagemaker.search, Resource="TrainingJob", SortBy="Name")[1]
     assert "Invalid NextToken" in error_of(clients.sagemaker.list_training_jobs, NextToken="page")[1]
     assert "WarmPool" in error_of(clients.sagemaker.list_training_jobs, WarmPoolStatusEquals="InUse")[1]
 

@@ -1,7 +1,7 @@
 """SageMaker's API served on this machine, really running scripts, for those with no account.
 
 moto serves S3, CloudWatch Logs, STS and IAM; training jobs and tuning jobs run their script by this
-Python. There is no container, no price, and no permission is checked; what Amazon SageMaker does and
+Python. There is no container, no price, and no permission is checked; what AWS does and
 the rehearsal does not is refused by an error that names it.
 """
 

@@ -4,8 +4,9 @@ import re
 from collections.abc import Callable
 from urllib.parse import parse_qs
 
-from hpo_helpers.jobs.rehearsal.requests import ACCOUNT, Fields, ServiceError, refusal
+from hpo_helpers.jobs.rehearsal.requests import Fields, ServiceError, refusal
 
+ACCOUNT = "123456789012"  #: moto's
 #: The fields that moto honours, of each operation of CloudWatch Logs.
 PLACE = "logGroupName logStreamName"
 LOGS = {

@@ -1,18 +1,18 @@
 """The operations of SageMaker's API that a rehearsal carries out."""
 
+import math
 import re
 import threading
 from typing import Any
 
 from hpo_helpers.jobs.rehearsal.job import Job
-from hpo_helpers.jobs.rehearsal.listing import is_found, ordered, selected
-from hpo_helpers.jobs.rehearsal.requests import ACCOUNT, Fields, ServiceError, check_request, refusal
+from hpo_helpers.jobs.rehearsal.moto_services import ACCOUNT
+from hpo_helpers.jobs.rehearsal.requests import Fields, ServiceError, check_property, check_request, refusal
 from hpo_helpers.jobs.rehearsal.training_job import TrainingJob
 from hpo_helpers.jobs.rehearsal.tuning_job import TuningJob
 
 REGION = "us-east-1"
 KINDS: dict[str, type[Job]] = {kind.kind: kind for kind in (TrainingJob, TuningJob)}
-SORTED = "LastModifiedTime", "CreationTime", "TrainingJobName", "TrainingJobStatus"  #: by Search
 OF_A_KIND = re.compile(f"(Create|Describe|Stop|Delete|List)({'|'.join(KINDS)})s?")
 
 
@@ -89,15 +89,16 @@ class Operations:
         return self._listed("TrainingJob", records, {"SortBy": "Name", **request})
 
     def _listed(self, kind, records, request):
-        return self._page(f"{kind}Summaries", selected(kind, records, request), request)
+        found = [each for each in records if _is_asked_for(each, kind, request)]
+        found = _ordered(found, kind, request["SortBy"], request.get("SortOrder", "Ascending"))
+        return self._page(f"{kind}Summaries", found, request)
 
     def _search(self, request):
         filters = request.get("SearchExpression", {}).get("Filters", [])
         records = self._records(TrainingJob)
-        found = [record for record in records if all(is_found(record, **each) for each in filters)]
-        if (by := request.get("SortBy", "LastModifiedTime")) not in SORTED:
-            raise refusal(f"Search.SortBy={by!r}, only {', '.join(SORTED)}")
-        found = ordered(found, by, request.get("SortOrder"))
+        found = [record for record in records if all(_passes(record, **each) for each in filters)]
+        check_property(by := request.get("SortBy", "LastModifiedTime"))
+        found = _ordered(found, "TrainingJob", by, request.get("SortOrder"))
         return self._page("Results", [{"TrainingJob": record} for record in found], request)
 
     def _page(self, key, found, request):
@@ -134,6 +135,43 @@ class Operations:
                 "Instances. Please use AWS Service Quotas to request an increase for this quota.",
                 "ResourceLimitExceeded",
             )
+
+
+def _passes(record, Name, Operator="Equals", Value=""):
+    """Return whether a job meets a filter of Search."""
+    if Operator.startswith("Not"):
+        return not _passes(record, Name, Operator.removeprefix("Not"), Value)
+    first, _, rest = Name.partition(".")
+    check_property(first)
+    found = record.get(first)
+    if first == "Tags":
+        found = {tag["Key"]: tag["Value"] for tag in found}
+    if rest:
+        found = (found or {}).get(rest)
+    if found is None or Operator == "Exists":
+        return found is not None
+    if Operator == "Contains":
+        return Value in str(found)
+    return str(found) in (Value.split(",") if Operator == "In" else [Value])
+
+
+def _is_asked_for(record, kind, request):
+    if request.get("NameContains", "") not in record[f"{kind}Name"]:
+        return False
+    if request.get("StatusEquals", record[f"{kind}Status"]) != record[f"{kind}Status"]:
+        return False
+    for time in ("CreationTime", "LastModifiedTime"):
+        earliest, latest = request.get(f"{time}After", 0), request.get(f"{time}Before", math.inf)
+        if not earliest < record[time].timestamp() < latest:
+            return False
+    return True
+
+
+def _ordered(records, kind, by, order):
+    """Return records by the value of a field, without those that lack it."""
+    field = {"Name": f"{kind}Name", "Status": f"{kind}Status"}.get(by, by)
+    found = sorted((each for each in records if field in each), key=lambda each: each[field])
+    return found if order == "Ascending" else found[::-1]
 
 
 def _arn(kind, request):

@@ -6,7 +6,6 @@ import re
 from typing import Any
 
 Fields = dict[str, Any]
-ACCOUNT = "123456789012"  #: moto's
 #: The fields that are carried out.
 FIELDS = set(
     """
@@ -33,6 +32,7 @@ ONLY = {
     "Resource": ("TrainingJob",),
     **{"S3DataDistributionType": ("FullyReplicated",), "S3DataType": ("S3Prefix",)},
     **{"ScalingType": ("Linear", "Logarithmic"), "TrainingInputMode": ("File",)},
+    "SortBy": ("CreationTime", "LastModifiedTime", "Name", "Status", "FinalObjectiveMetricValue"),
     "Strategy": ("Random", "Grid"),
     "TrainingJobEarlyStoppingType": ("Off",),
 }
@@ -63,6 +63,12 @@ def service_model() -> Any:
 def check_request(operation: str, request: Fields) -> None:
     """Raise ServiceError at what is not carried out, or breaks what boto3 does not check."""
     _check(request, service_model().operation_model(operation).input_shape, operation)
+
+
+def check_property(name: str) -> None:
+    """Raise ServiceError unless Search knows a property of training jobs."""
+    if name not in service_model().shape_for("TrainingJob").members:
+        raise ServiceError(f"Unknown property name: {name}")
 
 
 def check_training(request: Fields) -> None:

@@ -9,8 +9,9 @@ import secrets
 import sys
 import time
 
+from hpo_helpers.jobs.rehearsal.moto_services import ACCOUNT
 from hpo_helpers.jobs.rehearsal.operations import REGION, Operations
-from hpo_helpers.jobs.rehearsal.requests import ACCOUNT, ServiceError
+from hpo_helpers.jobs.rehearsal.requests import ServiceError
 from hpo_helpers.jobs.rehearsal.server import HOST, serve
 
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/rehearsal"

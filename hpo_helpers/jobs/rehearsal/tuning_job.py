@@ -164,6 +164,7 @@ def _count(ranges):
     whole = ranges.get("IntegerParameterRanges", [])
     return math.prod(sizes + [int(each["MaxValue"]) - int(each["MinValue"]) + 1 for each in whole])
 
+
 def random_draws(ranges: Fields, seed: int | None) -> Iterator[dict[str, str]]:
     """Yield independent draws without end, each value as the text that a job gets."""
     generator = random.Random(seed)
