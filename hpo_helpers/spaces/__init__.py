@@ -5,7 +5,7 @@ back. What a dialect cannot say is a ValueError; nothing is rounded or left out 
 """
 
 from hpo_helpers.spaces.azure import from_azure, to_azure
-from hpo_helpers.spaces.named import MNIST_CNN, MNIST_MLP, XGBOOST
+from hpo_helpers.spaces.named import MNIST_CNN, MNIST_MLP, MNIST_MLP_13, XGBOOST
 from hpo_helpers.spaces.sagemaker import from_sagemaker, to_sagemaker
 from hpo_helpers.spaces.scipy_stats import from_scipy, to_scipy
 from hpo_helpers.spaces.syne_tune import from_syne_tune, to_syne_tune
@@ -14,6 +14,7 @@ from hpo_helpers.spaces.unit_cube import from_unit_cube, to_unit_cube
 __all__ = [
     "MNIST_CNN",
     "MNIST_MLP",
+    "MNIST_MLP_13",
     "XGBOOST",
     "from_azure",
     "from_sagemaker",
