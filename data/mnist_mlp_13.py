@@ -1,10 +1,8 @@
 """Train a multilayer perceptron with 13 hyperparameters on 3,000 images of MNIST.
 
-    for row in train(epochs=27, seed=0, learning_rate=0.003, shift=1):
-        print(row["epoch"], row["valid_error_1000"])
+    print(*train(epochs=27, seed=0, learning_rate=0.003, shift=1), sep="\n")
 
-Its search space is ``spaces.MNIST_MLP_13``. What the arguments are by default was never tuned: it is what one
-would type first. ``python data/mnist_mlp_13.py`` trains that.
+Its search space is ``spaces.MNIST_MLP_13``. The defaults were never tuned: they are what one would type first.
 """
 
 import functools
@@ -16,6 +14,7 @@ import numpy as np
 
 from hpo_helpers.datasets import load_mnist
 from hpo_helpers.mxnet_compat import mx
+from hpo_helpers.train_mnist import evaluate
 
 FULL_LENGTH = 27  # epochs
 EVALUATED = (1, 3, 9, 27)
@@ -30,41 +29,25 @@ def train(
     width: int = 128,
     activation: str = "relu",
     optimizer: str = "adam",
-    momentum: float = 0.0,
+    momentum: float = 0.0,  # of "sgd"; Adam does without
     learning_rate: float = 1e-3,
     batch_size: int = 64,
     weight_decay: float = 1e-7,
     dropout_input: float = 0.0,
     dropout_hidden: float = 0.0,
-    init_scale: float = 1.0,
-    schedule: str = "constant",
-    shift: int = 0,
+    init_scale: float = 1.0,  # factor of Xavier's first weights
+    schedule: str = "constant",  # or "cosine": the rate falls to 0 over 27 epochs, however many are trained
+    shift: int = 0,  # each epoch moves each image by up to so many pixels, along both axes
 ) -> Iterator[dict]:
-    """Train, and yield the errors after the epochs 1, 3, 9 and 27. Stop iterating, and it stops training.
+    """Train; the seed decides the first weights, the order of the images, dropout and shifts.
 
-    A diverged network counts as guessing from then on, and is trained no further.
-
-    Parameters
-    ----------
-    epochs
-        Number of passes over the training images.
-    seed
-        Of the first weights, the order of the images, dropout and shifts.
-    momentum
-        Of stochastic gradient descent; Adam does without.
-    init_scale
-        Factor of the first weights, 1 being Xavier's.
-    schedule
-        ``"cosine"``: the learning rate falls to 0 over 27 epochs, however many are trained.
-    shift
-        In each epoch an image is moved by up to so many pixels, along each axis.
+    Stop iterating, and it stops training. A network that has diverged counts as guessing from then on.
 
     Yields
     ------
     dict
-        ``epoch``; ``valid_error_1000`` and ``test_error_1000``, shares of the 1,000 images each of
-        ``load_mnist()``. Where ``HPO_HELPERS_MNIST`` names the folder of the whole MNIST, also
-        ``valid_error`` and ``test_error``, shares of its 10,000 validation and 10,000 test images.
+        ``epoch`` (1, 3, 9, 27); ``valid_error_1000`` and ``test_error_1000``, on the images of ``load_mnist()``;
+        ``valid_error`` and ``test_error``, on 10,000 each, where ``HPO_HELPERS_MNIST`` names their folder.
     """
     images, labels = load_mnist().train
     seeded(seed, 0)
@@ -79,24 +62,22 @@ def train(
     trainer = mx.gluon.Trainer(net.collect_params(), optimizer, settings, kvstore=None)
 
     n_batches = len(labels) // batch_size  # the images that remain get their turn in the next epoch's order
-    diverged = False
     for epoch in range(1, epochs + 1):
         random_state = seeded(seed, epoch)
         order = random_state.permutation(len(labels))[: n_batches * batch_size]
-        moved = mx.nd.array(shifted(images[order, 0], shift, random_state).reshape(len(order), -1))
-        digits = mx.nd.array(labels[order], dtype="float32")
-        for batch in range(0 if diverged else n_batches):
+        moved = shifted(images[order, 0], shift, random_state)
+        batches = mx.nd.array(moved.reshape(n_batches, batch_size, 784))
+        digits = mx.nd.array(labels[order].reshape(n_batches, batch_size), dtype="float32")
+        for batch in range(n_batches if is_finite(net) else 0):
             if schedule == "cosine":
                 progress = (epoch - 1 + batch / n_batches) / FULL_LENGTH
                 trainer.set_learning_rate(learning_rate * 0.5 * (1 + math.cos(math.pi * progress)))
-            rows = slice(batch * batch_size, (batch + 1) * batch_size)
             with mx.autograd.record():
-                losses = loss(net(moved[rows]), digits[rows])
+                losses = loss(net(batches[batch]), digits[batch])
             losses.backward()
             trainer.step(batch_size)
         if epoch in EVALUATED:
-            diverged = diverged or not is_finite(net)
-            yield {"epoch": epoch, **(dict.fromkeys(parts(), ERROR_OF_GUESSING) if diverged else errors(net))}
+            yield {"epoch": epoch, **errors(net)}
 
 
 def seeded(seed: int, epoch: int) -> np.random.RandomState:
@@ -133,15 +114,9 @@ def is_finite(net) -> bool:
 
 def errors(net) -> dict[str, float]:
     """Return the share of images of each part that the network takes for another digit."""
-    return {
-        name: float((predicted(net, images) != labels).mean()) for name, (images, labels) in parts().items()
-    }
-
-
-def predicted(net, images) -> np.ndarray:
-    """Return the digit that each image is taken for."""
-    starts = range(0, len(images), 1000)  # all at once would take much memory
-    return np.concatenate([net(images[start : start + 1000]).argmax(axis=1).asnumpy() for start in starts])
+    if not is_finite(net):
+        return dict.fromkeys(parts(), ERROR_OF_GUESSING)
+    return {name: evaluate(net, *part, batch_size=1000) for name, part in parts().items()}
 
 
 @functools.cache
@@ -152,9 +127,4 @@ def parts() -> dict[str, tuple]:
     if os.environ.get("HPO_HELPERS_MNIST"):  # never downloaded in passing
         all_images = load_mnist(full=True)
         found = {"valid_error": all_images.valid, "test_error": all_images.test, **found}
-    return {name: (mx.nd.array(images.reshape(-1, 784)), labels) for name, (images, labels) in found.items()}
-
-
-if __name__ == "__main__":
-    for row in train(FULL_LENGTH, seed=0):
-        print(*(f"{name}={value:.4g}" for name, value in row.items()), flush=True)
+    return {name: (mx.nd.array(x.reshape(-1, 784)), mx.nd.array(y)) for name, (x, y) in found.items()}
