@@ -14,22 +14,19 @@ from hpo_helpers.datasets import load_mnist
 from hpo_helpers.spaces import MNIST_MLP_13
 
 DATA = Path(__file__).parents[1] / "data"
-ERRORS = ("valid_error", "test_error", "valid_error_1000", "test_error_1000")
 
 
 def test_the_space_has_a_momentum_under_sgd_alone():
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(0))
     trials = [(trial := study.ask(), MNIST_MLP_13(trial)) for _ in range(30)]
-    assert all(trial.params == params for trial, params in trials)
-    kinds = {(params["optimizer"], "momentum" in params, len(params)) for _, params in trials}
-    assert kinds == {("sgd", True, 13), ("adam", False, 12)}
+    assert {(params["optimizer"], len(params)) for _, params in trials} == {("sgd", 13), ("adam", 12)}
     ends = {name: (d.low, d.high) for trial, _ in trials for name, d in trial.distributions.items() if hasattr(d, "low")}
     assert [ends[name] for name in ("learning_rate", "width", "momentum")] == [(1e-4, 1), (16, 256), (0, 0.99)]
 
 
-@pytest.mark.parametrize("settings", ["shift=2, dropout_input=0.3", "optimizer='sgd', momentum=0.9, schedule='cosine'"])
-def test_a_seed_gives_the_same_bits_in_another_process(settings):
-    code = f"from mnist_mlp_13 import *; [print(*train(1, seed, {settings}, dropout_hidden=0.2)) for seed in (5, 6)]"
+def test_a_seed_gives_the_same_bits_in_another_process():
+    settings = "schedule='cosine', shift=2, dropout_input=0.2, dropout_hidden=0.2"
+    code = f"from mnist_mlp_13 import *; [print(*train(1, seed, {settings})) for seed in (5, 6)]"
     paths = {"PYTHONPATH": f"{DATA.parent}{os.pathsep}{DATA}"}
     run = [sys.executable, "-W", "ignore", "-c", code]
     first, again = (subprocess.check_output(run, env=os.environ | paths, text=True).splitlines() for _ in range(2))
@@ -38,8 +35,7 @@ def test_a_seed_gives_the_same_bits_in_another_process(settings):
 
 def test_a_diverged_network_counts_as_guessing():
     train = runpy.run_path(str(DATA / "mnist_mlp_13.py"))["train"]
-    rows = list(train(3, 0, optimizer="sgd", learning_rate=1e20))
-    assert [(row["epoch"], row["valid_error_1000"], row["test_error_1000"]) for row in rows] == [(1, 0.9, 0.9), (3, 0.9, 0.9)]
+    assert [row["valid_error_1000"] for row in train(3, 0, optimizer="sgd", learning_rate=1e20)] == [0.9, 0.9]
 
 
 if os.environ.get("HPO_HELPERS_MNIST"):
@@ -47,8 +43,7 @@ if os.environ.get("HPO_HELPERS_MNIST"):
     def test_no_image_to_train_on_validates_or_tests():
         few, whole = load_mnist(), load_mnist(full=True)
         trained = {image.tobytes() for image in few.train[0]}
-        parts = (few.valid, few.test, whole.valid, whole.test)
-        assert not any(image.tobytes() in trained for images, _ in parts for image in images)
+        assert not any(image.tobytes() in trained for images, _ in few[1:] + whole[1:] for image in images)
 
 
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
@@ -62,18 +57,17 @@ def test_an_interrupted_run_goes_on_to_the_same_table_and_trains_nothing_twice(m
         if len(trained) in (4, 40):
             raise KeyboardInterrupt
         for epoch in [epoch for epoch in (1, 3, 9, 27) if epoch <= epochs]:
-            yield {"epoch": epoch, **dict.fromkeys(ERRORS, params["learning_rate"] + params["dropout_input"] / epoch)}
+            yield {"epoch": epoch, "valid_error": params["learning_rate"] + params["dropout_input"] / epoch}
 
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             run(method, 3, path, train)
     run(method, 3, path, train)
-    assert len(trained) - 2 == len(set(trained)) == read(path)["network_seed"].nunique()
+    interrupted = read(path).drop(columns="seconds")
+    assert len(trained) - 2 == len(set(trained)) == interrupted["network_seed"].nunique()
     run(method, 3, tmp_path / "at_once.csv", train)
-    at_once, interrupted = (read(tmp_path / name).drop(columns="seconds") for name in ("at_once.csv", "run.csv"))
-    pd.testing.assert_frame_equal(at_once, interrupted)
-    searched = at_once[at_once["state"] != "refit"].groupby("trial")["epoch"].max()
-    assert searched.sum() == 27 * 50 and (at_once["network_seed"] >= 39_000).sum() == 5 * 4
+    pd.testing.assert_frame_equal(interrupted, read(tmp_path / "at_once.csv").drop(columns="seconds"))
+    assert interrupted.groupby("network_seed")["epoch"].max().sum() == 27 * (50 + 5)
     path.write_text(path.read_text().replace(",relu,", ",tanh,"))
     with pytest.raises(ValueError, match="recorded {.*tanh.*}, proposed {.*relu"):
         run(method, 3, path, train)
