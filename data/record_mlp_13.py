@@ -1,6 +1,6 @@
 """Record real runs of methods on a second problem: an MLP with 13 hyperparameters, one of them conditional.
 
-    HPO_HELPERS_MNIST=/folder/of/the/four/files python data/record_mlp_13.py     # about 18 hours on one core
+    HPO_HELPERS_MNIST=/folder/of/the/four/files python data/record_mlp_13.py     # about a day on one core
     python data/record_mlp_13.py --merge          # what is whole so far, into mnist_mlp_13.csv.gz
 
 A run is one method under one seed: trainings one after the other, 1,350 epochs in all (50 full trainings where
