@@ -161,7 +161,6 @@ def test_lines_are_those_that_are_asked_for(clients, streams, call, asked, lines
         ("logs", "put_retention_policy", {"retentionInDays": 1}, "InvalidParameterException", "PutRetentionPolicy"),
         ("s3", "list_buckets", {"MaxBuckets": 1}, "NotImplemented", "'max-buckets'"),
         ("s3", "delete_object", {"Bucket": BUCKET, "Key": "k", "IfMatchSize": 1}, "NotImplemented", "if-match-size"),
-        ("s3", "list_objects_v2", {"Bucket": BUCKET, "ExpectedBucketOwner": "1" * 12}, "AccessDenied", "Denied"),
         ("s3", "create_bucket", {"Bucket": "With_Capitals"}, "InvalidBucketName", "not valid"),
         ("cloudwatch", "list_metrics", {}, "ValidationException", "the service 'monitoring'"),
     ],

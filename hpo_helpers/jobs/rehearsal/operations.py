@@ -6,12 +6,12 @@ import threading
 from typing import Any
 
 from hpo_helpers.jobs.rehearsal.job import Job
-from hpo_helpers.jobs.rehearsal.moto_services import ACCOUNT
 from hpo_helpers.jobs.rehearsal.requests import Fields, ServiceError, check_property, check_request, refusal
 from hpo_helpers.jobs.rehearsal.training_job import TrainingJob
 from hpo_helpers.jobs.rehearsal.tuning_job import TuningJob
 
 REGION = "us-east-1"
+ACCOUNT = "123456789012"  #: moto's
 KINDS: dict[str, type[Job]] = {kind.kind: kind for kind in (TrainingJob, TuningJob)}
 OF_A_KIND = re.compile(f"(Create|Describe|Stop|Delete|List)({'|'.join(KINDS)})s?")
 

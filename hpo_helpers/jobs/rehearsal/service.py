@@ -9,8 +9,7 @@ import secrets
 import sys
 import time
 
-from hpo_helpers.jobs.rehearsal.moto_services import ACCOUNT
-from hpo_helpers.jobs.rehearsal.operations import REGION, Operations
+from hpo_helpers.jobs.rehearsal.operations import ACCOUNT, REGION, Operations
 from hpo_helpers.jobs.rehearsal.requests import ServiceError
 from hpo_helpers.jobs.rehearsal.server import HOST, serve
 
