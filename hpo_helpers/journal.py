@@ -25,7 +25,8 @@ LOCK_SECONDS = 5
 
 class _MendingJournalFile(JournalFileBackend):
     def __init__(self, file_path):
-        super().__init__(file_path, _lock(file_path))
+        # Not Optuna's default, a symbolic link: Windows, exFAT and mounted drives allow none.
+        super().__init__(file_path, JournalFileOpenLock(file_path, grace_period=LOCK_SECONDS))
         self._mend()
 
     def append_logs(self, logs):
@@ -33,31 +34,17 @@ class _MendingJournalFile(JournalFileBackend):
         super().append_logs(logs)
 
     def _mend(self):
-        if _ends_with_a_whole_line(self._file_path):
+        if self._is_whole():
             return
         # Another process may be in the middle of its line: it holds the lock while it writes.
-        lock = _lock(self._file_path)
-        lock.acquire()
+        self._lock.acquire()
         try:
-            _cut_off_half_line(self._file_path)
+            with open(self._file_path, "rb+") as file:
+                file.truncate(file.read().rfind(b"\n") + 1)
         finally:
-            lock.release()
+            self._lock.release()
 
-
-def _lock(path):
-    # Not Optuna's default, a symbolic link: Windows, exFAT and mounted drives allow none.
-    return JournalFileOpenLock(path, grace_period=LOCK_SECONDS)
-
-
-def _ends_with_a_whole_line(path):
-    with open(path, "rb") as file:
-        if file.seek(0, os.SEEK_END) == 0:
-            return True
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) == b"\n"
-
-
-def _cut_off_half_line(path):
-    with open(path, "rb+") as file:
-        whole = file.read().rfind(b"\n") + 1
-        file.truncate(whole)
+    def _is_whole(self):
+        with open(self._file_path, "rb") as file:
+            file.seek(max(0, os.path.getsize(self._file_path) - 1))
+            return file.read() in (b"", b"\n")

@@ -108,20 +108,6 @@ def close_abandoned_trials(study: optuna.Study) -> bool:
     return _close(study, [trial for trial in _running(study) if _is_abandoned(study, trial)])
 
 
-def close_trials_of(study: optuna.Study, host: str) -> None:
-    """Close what a machine that is gone left running, and queue its configurations again.
-
-    Parameters
-    ----------
-    study
-        A study that `tune` worked on.
-    host
-        The name of the machine, as the warning of `tune` and a trial's attribute ``owner`` have it. What
-        still runs there ends with an error at its next report.
-    """
-    _close(study, [trial for trial in _running(study) if _host(trial) == host])
-
-
 def close_silent_trials(study: optuna.Study) -> bool:
     """Close the trials on other machines that give no sign of life; return whether anything was closed."""
     if close_abandoned_trials(study):
@@ -133,22 +119,15 @@ def close_silent_trials(study: optuna.Study) -> bool:
     hosts = ", ".join(sorted({repr(_host(trial)) for trial in elsewhere}))
     warnings.warn(
         f"trials {numbers} are in training on {hosts}, and count. Without a sign of life within "
-        f"{SILENCE_SECONDS:g} s they are closed and trained here. "
-        "hpo_helpers.resuming.close_trials_of(study, host) does so at once",
+        f"{SILENCE_SECONDS:g} s they are closed and trained here",
         stacklevel=5,
     )
-    silent = _silent(study, {_name(trial.user_attrs["owner"]) for trial in elsewhere})
-    return _close(study, [trial for trial in elsewhere if _name(trial.user_attrs["owner"]) in silent])
-
-
-def _silent(study, names):
-    """Watch processes, and return the names of those that say nothing."""
     before, deadline = _signs_of_life(study), time.monotonic() + SILENCE_SECONDS
-    while names and time.monotonic() < deadline:
+    while elsewhere and time.monotonic() < deadline:
         time.sleep(BEAT_SECONDS / 20)
-        now = _signs_of_life(study)
-        names = {name for name in names if now.get(name) == before.get(name)}
-    return names
+        spoke = {name for name, sign in _signs_of_life(study).items() if sign != before.get(name)}
+        elsewhere = [trial for trial in elsewhere if _name(trial.user_attrs["owner"]) not in spoke]
+    return _close(study, elsewhere)
 
 
 def _close(study, trials):

@@ -22,7 +22,7 @@ from optuna.trial import Trial, TrialState
 
 from hpo_helpers import resuming
 from hpo_helpers.grid import EachCellOnce
-from hpo_helpers.jobs import Job, JobStatus, Launcher
+from hpo_helpers.jobs import Job, JobStatus, Launcher, positive
 from hpo_helpers.progress import ProgressBar
 
 Space = Mapping[str, BaseDistribution] | Callable[[Trial], Mapping[str, Any]]
@@ -160,7 +160,7 @@ class _Session:
             self._start()
         jobs = [run.job for run in self._running.values()] + self._stopping
         if not jobs:
-            return self._is_short() and resuming.close_silent_trials(self._study)
+            return self._wants_more(_n_finished) and resuming.close_silent_trials(self._study)
         self._launcher.wait(jobs, self._until_deadline())
         self._collect()
         self._end_overdue()
@@ -178,19 +178,17 @@ class _Session:
         self._running.clear()
 
     def _may_start(self):
-        if not self._asking or self._time_is_up():
-            return False
         if len(self._running) + len(self._stopping) >= self._launcher.n_workers:
             return False
         if isinstance(self._study.sampler, EachCellOnce) and not self._study.sampler.is_open(self._study):
             return False
-        return self._n_trials is None or _n_begun(self._study.get_trials(deepcopy=False)) < self._n_trials
+        return self._wants_more(_n_begun)
 
-    def _is_short(self):
-        """Return whether more trials are wanted than are finished, and there is time for them."""
+    def _wants_more(self, count):
+        """Return whether more trials are wanted than are counted, and there is time for them."""
         if not self._asking or self._time_is_up():
             return False
-        return self._n_trials is None or _n_finished(self._study.get_trials(deepcopy=False)) < self._n_trials
+        return self._n_trials is None or count(self._study.get_trials(deepcopy=False)) < self._n_trials
 
     def _start(self):
         # An interruption between asking and signing would leave a trial that nobody knows.
@@ -316,8 +314,7 @@ class _Session:
 def _check(study, launcher, epochs, n_trials, timeout, trial_timeout, max_failures):
     if n_trials is None and timeout is None and not isinstance(study.sampler, GridSampler):
         raise ValueError("give n_trials, timeout, or both: otherwise tuning would never end")
-    if int(epochs) != epochs or epochs < 1:
-        raise ValueError(f"epochs must be a whole number of at least 1, got {epochs!r}")
+    positive("epochs", epochs)
     limits = {"n_trials": n_trials, "timeout": timeout, "trial_timeout": trial_timeout}
     for name, limit in (limits | {"max_failures": max_failures}).items():
         if limit is not None and not limit > 0:

@@ -521,23 +521,17 @@ def test_ctrl_c_ends_everything_and_the_parent_is_told_once(tmp_path):
     assert_gone(pids)
 
 
-def test_neither_closing_nor_death_waits_for_what_is_still_preloading(tmp_path, monkeypatch):
+def test_closing_waits_for_nothing_that_is_still_preloading(tmp_path, monkeypatch):
     reached = tmp_path / "reached"
     slow = "import pathlib, time\npathlib.Path(__file__).with_name('reached').touch()\ntime.sleep(3600)\n"
     (tmp_path / "slow_module.py").write_text(slow)
     monkeypatch.syspath_prepend(tmp_path)
     launcher = LocalLauncher(halving, 1, preload=["slow_module"])
     wait_until(reached.exists)
+    server = launcher._server.process
+    before = time.monotonic()
     launcher.close()
-    reached.unlink()
-    launch = "from hpo_helpers.jobs.local import *; launcher = LocalLauncher(print, preload=['slow_module'])"
-    launch += "; print(launcher._server.process.pid); input()"
-    parent = python("-c", launch, cwd=tmp_path, stdin=subprocess.PIPE)
-    server = int(parent.stdout.readline())
-    wait_until(reached.exists)
-    parent.kill()
-    parent.communicate(timeout=PATIENCE)
-    assert_gone([server])
+    assert server.returncode is not None and time.monotonic() - before < 5
 
 
 # Interruptions at any instruction.

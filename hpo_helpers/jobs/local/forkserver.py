@@ -4,7 +4,6 @@ It ends, after all that it has started, when the launcher closes its socket or i
 """
 
 import contextlib
-import fcntl
 import os
 import select
 import signal
@@ -31,7 +30,7 @@ def main(control_fd: int, names: list[str]) -> None:
     server = ForkServer(control)
     exit_status = 1
     try:
-        _preload(control, names)
+        preload(names)
         send(control, ("ready", None))
         with contextlib.suppress(ConnectionError):  # the launcher is gone
             server.serve()
@@ -143,15 +142,3 @@ class ForkServer:
 
     def _tell_end(self, job_id, reason):
         send(self._control, ("ended", (job_id, reason)))
-
-
-def _preload(control, names):
-    """Preload, which may take long: this process ends if `control` closes meanwhile."""
-    signal.signal(signal.SIGIO, signal.SIG_DFL)
-    flags = fcntl.fcntl(control, fcntl.F_GETFL)
-    fcntl.fcntl(control, fcntl.F_SETOWN, os.getpid())
-    fcntl.fcntl(control, fcntl.F_SETFL, flags | os.O_ASYNC)  # closing raises SIGIO, which kills
-    if select.select([control], [], [], 0)[0]:  # it has closed before that
-        os._exit(0)
-    preload(names)
-    fcntl.fcntl(control, fcntl.F_SETFL, flags)

@@ -67,7 +67,7 @@ class Server:
             self.inbox.channel.shutdown(socket.SHUT_RDWR)
         self.inbox.close()
         try:
-            self.process.wait(CLOSE_SECONDS)
+            self.process.wait(CLOSE_SECONDS if self.ready else 0)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
