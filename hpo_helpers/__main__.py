@@ -8,10 +8,9 @@ import importlib.util
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 #: Seconds after which one epoch of training is taken to hang; it takes two.
 TRAINING_TIMEOUT = 120
@@ -36,14 +35,13 @@ class Finding(NamedTuple):
     to_do: str = ""  #: what to do, where something is wrong
 
 
-def check_python() -> Finding:
-    """Hold this Python against what the package asks for."""
+def _check_python():
     said = f"{platform.python_version()} on {platform.system()} ({platform.machine()})"
     to_do = "" if sys.version_info >= (3, 11) else "install Python 3.11, 3.12 or 3.13"
     return Finding("Python", said, to_do)
 
 
-def check_packages() -> Iterator[Finding]:
+def _check_packages():
     """Hold what is installed against the lower bounds; say which lessons need more."""
     try:
         lines = importlib.metadata.requires("hpo_helpers")
@@ -53,16 +51,16 @@ def check_packages() -> Iterator[Finding]:
     from packaging.requirements import Requirement
 
     needed = [Requirement(line) for line in lines]
-    yield from (check_package(each) for each in needed if each.name == "jupyter" or not each.marker)
+    yield from (_check_package(each) for each in needed if each.name == "jupyter" or not each.marker)
     for extra, lesson in EXTRAS.items():
         wanted = [each for each in needed if each.marker and each.marker.evaluate({"extra": extra})]
-        missing = [f'"{each.name}{each.specifier}"' for each in wanted if check_package(each).to_do]
+        missing = [f'"{each.name}{each.specifier}"' for each in wanted if _check_package(each).to_do]
         if missing:
             said = f"needs more than the others: pip install {' '.join(missing)}"
             yield Finding(f"lesson {lesson}", said)
 
 
-def check_package(needed: Any) -> Finding:
+def _check_package(needed):
     """Hold one installed package against a ``Requirement`` of packaging's."""
     to_do = f'run `pip install "{needed.name}{needed.specifier}"`'
     try:
@@ -73,16 +71,14 @@ def check_package(needed: Any) -> Finding:
     return Finding(needed.name, version, "" if will_do else to_do)
 
 
-def check_processors() -> Finding:
-    """Count what this process may use, containers' limits included."""
+def _check_processors():
     from joblib import cpu_count
 
     slow = "" if cpu_count() > 1 else "; lessons that train take about twice as long"
     return Finding("processors", f"{cpu_count()}{slow}")
 
 
-def check_data() -> Finding:
-    """Load MNIST and every recording."""
+def _check_data():
     import optuna
 
     from .datasets import load_mnist, load_study, load_table, recordings
@@ -105,7 +101,7 @@ def check_data() -> Finding:
     return Finding("data", f"MNIST and {len(loaders) - 1} recordings read")
 
 
-def check_mxnet() -> Finding:
+def _check_mxnet():
     """Train for one epoch, in a process of its own: MXNet may take it down."""
     system = platform.system()
     is_packaged = system == "Linux" or (system, platform.machine()) == ("Darwin", "x86_64")
@@ -126,7 +122,7 @@ def check_mxnet() -> Finding:
     return Finding("MXNet", "cannot train here", to_do)
 
 
-def check_lessons(mxnet: Finding) -> Finding:
+def _check_lessons(mxnet):
     """Say which lessons train here, after what was found about MXNet."""
     folder = Path(__file__).resolve().parents[1] / "notebooks"
     lessons = sorted(folder.glob("[0-9]*.ipynb"))
@@ -140,23 +136,22 @@ def check_lessons(mxnet: Finding) -> Finding:
     return Finding("lessons", f"training here: {', '.join(live)}; the others replay")
 
 
-def check_machine() -> Iterator[Finding]:
-    """Check everything, the quick things first."""
-    yield check_python()
-    packages = list(check_packages())
+def _check_machine():
+    yield _check_python()
+    packages = list(_check_packages())
     yield from packages
     if any(finding.to_do for finding in packages):
         return  # what follows would fail for the same reason
-    yield check_processors()
-    yield check_data()
-    yield (mxnet := check_mxnet())
-    yield check_lessons(mxnet)
+    yield _check_processors()
+    yield _check_data()
+    yield (mxnet := _check_mxnet())
+    yield _check_lessons(mxnet)
 
 
 def main() -> int:
     """Print what was found and return the exit status."""
     n_wrong = 0
-    for subject, said, to_do in check_machine():
+    for subject, said, to_do in _check_machine():
         n_wrong += bool(to_do)
         print(f"{'WRONG' if to_do else 'ok':5}  {subject:16} {said}", flush=True)
         if to_do:

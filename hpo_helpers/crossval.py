@@ -12,14 +12,7 @@ from hpo_helpers.jobs import JobStatus, Launcher
 
 
 class FoldError(RuntimeError):
-    """A fold has no value; the message names its number, as `fold` does, and the reason."""
-
-    def __init__(self, fold: int, reason: str) -> None:
-        super().__init__(fold, reason)
-        self.fold = fold
-
-    def __str__(self) -> str:
-        return "fold {} {}".format(*self.args)
+    """A fold has no value; the message names its number and the reason."""
 
 
 def cross_validate(
@@ -28,15 +21,6 @@ def cross_validate(
     """Return the metric on each fold's validation examples, in the order of the folds.
 
     Parameters and errors are those of `evaluate_folds`.
-
-    Examples
-    --------
-    >>> from hpo_helpers.jobs.local import LocalLauncher
-    >>> def train(fold, epochs, slope):
-    ...     yield {"auc": 0.9 + slope * fold}
-    >>> with LocalLauncher(train, n_workers=2, metric="auc") as launcher:
-    ...     cross_validate(launcher, {"slope": 0.01}, k=3)
-    [0.9, 0.91, 0.92]
     """
     return [value for _, value in evaluate_folds(launcher, params, k, fold_timeout=fold_timeout)]
 
@@ -107,7 +91,7 @@ class _Fold:
             return False
         reason = self._find_fault(ended)
         if reason:
-            raise FoldError(self.number, reason)
+            raise FoldError(f"fold {self.number} {reason}")
         return True
 
     def _find_fault(self, ended):

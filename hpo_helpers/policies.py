@@ -101,12 +101,8 @@ class BanditPolicy(_Policy):
 class MedianStoppingPolicy(_Policy):
     """Policy to end a run whose best value is worse than the median of the runs' averages.
 
-    A run's average is that of all it reported up to the interval.
-
-    Parameters
-    ----------
-    evaluation_interval, delay_evaluation
-        As in `BanditPolicy`.
+    A run's average is that of all it reported up to the interval. Its settings are those of
+    `BanditPolicy` without a slack.
     """
 
     def _ends(self, value, runs, maximize):

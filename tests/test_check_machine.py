@@ -49,7 +49,7 @@ def test_a_sound_machine_is_told_what_will_train(tmp_path: Path) -> None:
 def test_it_says_which_lessons_need_more_and_nothing_is_wrong_with_that(installed) -> None:
     aws = 'no-such-package>=1; extra == "aws"'
     installed("numpy>=1", 'inspyred>=99; extra == "evolution"', aws, 'numpy>=1; extra == "azure"')
-    _, *found = check.check_packages()
+    _, *found = check._check_packages()
     assert [(subject, to_do) for subject, _, to_do in found] == [("lesson 07", ""), ("lesson 11", "")]
     commands = [said.partition("pip install ")[2] for _, said, _ in found]
     assert commands == ['"inspyred>=99"', '"no-such-package>=1"']
@@ -57,15 +57,15 @@ def test_it_says_which_lessons_need_more_and_nothing_is_wrong_with_that(installe
 
 def test_without_mxnet_it_says_how_to_install_it_where_there_is_one(fake_mxnet, monkeypatch) -> None:
     fake_mxnet("raise ModuleNotFoundError(name='mxnet')")
-    found = check.check_mxnet()
+    found = check._check_mxnet()
     assert found.said == "cannot train here" and found.to_do.startswith("MXNet is not installed")
     assert "pip install" in found.to_do
     monkeypatch.setitem(sys.modules, "mxnet", None)
     monkeypatch.setattr(platform, "system", lambda: "Darwin")
     monkeypatch.setattr(platform, "machine", lambda: "arm64")
-    mxnet = check.check_mxnet()
+    mxnet = check._check_mxnet()
     assert not mxnet.to_do and "recorded training" in mxnet.said
-    assert "run, on recorded training" in check.check_lessons(mxnet).said
+    assert "run, on recorded training" in check._check_lessons(mxnet).said
 
 
 @pytest.mark.parametrize(
@@ -79,17 +79,17 @@ def test_a_broken_mxnet_is_found_and_the_lessons_that_would_fail_are_named(
     source: str, advice: str, fake_mxnet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake_mxnet(source)
-    mxnet = check.check_mxnet()
+    mxnet = check._check_mxnet()
     assert mxnet.said == "cannot train here" and advice in mxnet.to_do
     monkeypatch.setattr(check.importlib.util, "find_spec", lambda name: "found")
-    said = check.check_lessons(mxnet).said
+    said = check._check_lessons(mxnet).said
     assert "05" in said and "failing where they train" in said
 
 
 def test_training_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check, "TRAIN_ONE_EPOCH", "import time; time.sleep(600)")
     monkeypatch.setattr(check, "TRAINING_TIMEOUT", 0.1)
-    assert check.check_mxnet().to_do == "end other programs and try again"
+    assert check._check_mxnet().to_do == "end other programs and try again"
 
 
 def test_a_package_that_is_missing_or_too_old_is_named_with_the_command(installed, capsys) -> None:
@@ -108,20 +108,20 @@ def test_a_course_that_is_not_installed_and_an_old_python_are_named(monkeypatch)
         raise check.importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(check.importlib.metadata, "requires", requires)
-    (found,) = check.check_packages()
+    (found,) = check._check_packages()
     assert "pip install ." in found.to_do
     monkeypatch.setattr(sys, "version_info", (3, 10, 0))
-    assert "install Python 3.11" in check.check_python().to_do
+    assert "install Python 3.11" in check._check_python().to_do
 
 
 def test_recordings_that_are_damaged_or_missing_are_named(tmp_path: Path, monkeypatch) -> None:
     whole = recordings()
     monkeypatch.setattr("hpo_helpers.datasets._recorded_folder", lambda: tmp_path)
     monkeypatch.setattr("hpo_helpers.datasets.load_mnist", lambda: None)
-    assert "none is there" in check.check_data().said
+    assert "none is there" in check._check_data().said
     for path in whole:
         shutil.copy(path, tmp_path)
     (tmp_path / "mnist_cnn_noise.csv.gz").write_bytes(b"damaged")
-    found = check.check_data()
+    found = check._check_data()
     assert "mnist_cnn_noise (BadGzipFile" in found.said and "curves (" not in found.said
     assert "install the course anew" in found.to_do

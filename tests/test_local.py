@@ -1,6 +1,5 @@
 """LocalLauncher and LocalScript: real processes, and what becomes of them."""
 
-import doctest
 import gc
 import math
 import os
@@ -22,7 +21,6 @@ from local_training import calling, given, halving, hanging, with_children
 from hpo_helpers.datasets import save_npz
 from hpo_helpers.jobs import JobStatus
 from hpo_helpers.jobs.local import LocalLauncher, LocalScript
-from hpo_helpers.jobs.local import launcher as launcher_module
 from hpo_helpers.jobs.local.preload import find_preload
 from hpo_helpers.jobs.log_metrics import expression, parse_line
 from hpo_helpers.train_mnist import PRELOAD, train
@@ -169,10 +167,6 @@ def test_training_may_end_early_and_is_ended_after_its_last_epoch_where_it_would
     assert (early.status, values(early)) == (JobStatus.COMPLETED, [1.0])
     assert (job.status, values(job)) == (JobStatus.COMPLETED, [0.0, 1.0])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["before-0", "before-1", "before-2", "finally"]
-
-
-def test_the_example_in_the_documentation_runs():
-    assert doctest.testmod(launcher_module) == (0, 3)
 
 
 # Failures.

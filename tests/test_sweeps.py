@@ -140,7 +140,7 @@ MISSED = {
         {"sampling_algorithm": "bayesian", "search_space.kind": NORMAL, "early_termination": None},
         "got {'type': 'normal'",
     ),
-    "no slack": ({"early_termination": {"type": "bandit", "evaluation_interval": 1}}, "slack_amount=None"),
+    "no slack": ({"early_termination": {"type": "bandit", "evaluation_interval": 1}}, "'slack_amount': None"),
     "no trials": ({"limits.max_total_trials": 0}, "max_total_trials must be .* from 1 on, got 0"),
     "a short limit": ({"limits.trial_timeout": 30}, "trial_timeout must be .* from 60 on, got 30"),
     "a dropped limit": ({"limits.timeout": 3600.5}, "timeout must be .* got 3600.5"),

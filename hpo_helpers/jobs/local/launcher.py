@@ -46,20 +46,6 @@ class LocalLauncher(Launcher):
         to call once. By default what the constant ``PRELOAD`` of the module of `train`
         lists, and that module; in a notebook or a script, the modules that `train` names.
         It must start no thread, for which a job would wait forever.
-
-    Examples
-    --------
-    >>> def train(epochs, learning_rate):
-    ...     for epoch in range(1, epochs + 1):
-    ...         yield {"epoch": epoch, "valid_error": learning_rate / epoch}
-    >>> with LocalLauncher(train, n_workers=2) as launcher:
-    ...     job = launcher.submit({"learning_rate": 0.1}, epochs=2)
-    ...     values = []
-    ...     while len(values) < 2:
-    ...         launcher.wait([job])
-    ...         values += [report.value for report in job.new_reports()]
-    >>> values
-    [0.1, 0.05]
     """
 
     def __init__(
