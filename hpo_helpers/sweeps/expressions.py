@@ -108,10 +108,8 @@ def _draw(trial, name, expression):
     distribution = from_azure({name: expression})[name]
     if isinstance(distribution, CategoricalDistribution):
         return trial.suggest_categorical(name, distribution.choices)
-    is_whole = isinstance(distribution, IntDistribution)
-    suggest = trial.suggest_int if is_whole else trial.suggest_float
-    low, high = distribution.low, distribution.high
-    return suggest(name, low, high, step=distribution.step, log=distribution.log)
+    suggest = trial.suggest_int if isinstance(distribution, IntDistribution) else trial.suggest_float
+    return suggest(name, **vars(distribution))
 
 
 def _draw_normal(trial, name, expression):

@@ -103,7 +103,7 @@ class SageMakerLauncher(Launcher):
         super().__init__(metric)
         self.name = request.checked("name", name)
         self.run = f"{name}-{secrets.token_hex(4)}"  #: how its jobs' names begin
-        self.n_workers = n_workers
+        self._n_workers = positive("n_workers", n_workers)
         role = request.checked("role", role)
         files = upload.code_files(script, dependencies, data)
         self._fixed = check_fixed(fixed)
@@ -138,10 +138,6 @@ class SageMakerLauncher(Launcher):
         """How many jobs may run now, given the quota and `max_jobs`."""
         n_left = self._max_jobs - self._n_started
         return min(self._n_workers, len(self._running) + n_left)
-
-    @n_workers.setter
-    def n_workers(self, n_workers: int) -> None:
-        self._n_workers = positive("n_workers", n_workers)
 
     def submit(self, params: Mapping[str, Any], epochs: int) -> SageMakerJob:
         """Start a job. The first one uploads, and prints the ceiling on spending.
