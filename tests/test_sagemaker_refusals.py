@@ -366,7 +366,7 @@ def test_a_report_is_never_made_before_its_job_nor_after_it_was_read(launched, j
 
 
 def test_a_hundred_jobs_take_turns_and_a_few_calls_a_second(aws, launched, monkeypatch):
-    asked, launched.n_workers, launched._max_jobs = [], 100, 100
+    asked, launched._n_workers, launched._max_jobs = [], 100, 100
 
     def ask(job):
         job._due = time.monotonic()
