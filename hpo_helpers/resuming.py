@@ -108,6 +108,20 @@ def close_abandoned_trials(study: optuna.Study) -> bool:
     return _close(study, [trial for trial in _running(study) if _is_abandoned(study, trial)])
 
 
+def close_trials_of(study: optuna.Study, host: str) -> None:
+    """Close what a machine that is gone left running, and queue its configurations again.
+
+    Parameters
+    ----------
+    study
+        A study that `tune` worked on.
+    host
+        The name of the machine, as the warning of `tune` has it. What runs there after all ends with an
+        error at its next report.
+    """
+    _close(study, [trial for trial in _running(study) if _host(trial) == host])
+
+
 def close_silent_trials(study: optuna.Study) -> bool:
     """Close the trials on other machines that give no sign of life; return whether anything was closed."""
     if close_abandoned_trials(study):
@@ -116,10 +130,11 @@ def close_silent_trials(study: optuna.Study) -> bool:
     if not elsewhere:
         return False
     numbers = ", ".join(str(trial.number) for trial in elsewhere)
-    hosts = ", ".join(sorted({repr(_host(trial)) for trial in elsewhere}))
+    hosts = sorted(set(map(_host, elsewhere)))
     warnings.warn(
-        f"trials {numbers} are in training on {hosts}, and count. Without a sign of life within "
-        f"{SILENCE_SECONDS:g} s they are closed and trained here",
+        f"trials {numbers} are in training on {', '.join(map(repr, hosts))}, and count. Without a sign of "
+        f"life within {SILENCE_SECONDS:g} s they are closed and trained here. "
+        "hpo_helpers.resuming.close_trials_of(study, host) does so at once",
         stacklevel=5,
     )
     before, deadline = _signs_of_life(study), time.monotonic() + SILENCE_SECONDS

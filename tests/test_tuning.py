@@ -322,7 +322,7 @@ def test_what_a_process_on_another_machine_left_is_trained_here_unless_it_gives_
 
     def live():
         while not ended.wait(0.05):
-            study.set_user_attr(resuming._name(owners["alive"]), {"at": time.time()})
+            study.set_user_attr(resuming._name(owners["alive"]), {**owners["alive"], "at": time.time()})
 
     thread = threading.Thread(target=live)
     thread.start()
@@ -335,8 +335,8 @@ def test_what_a_process_on_another_machine_left_is_trained_here_unless_it_gives_
     states = Counter(trial.state for trial in study.trials)
     assert states == {TrialState.COMPLETE: 3, TrialState.FAIL: 1, TrialState.RUNNING: 1}
     assert [t.params for t in study.trials if t.user_attrs.get("retry_of") == 0] == [study.trials[0].params]
-    with pytest.warns(UserWarning, match="trials 1 are in training on 'alive', and count"):
-        run(study, n_trials=4)
+    resuming.close_trials_of(study, "alive")
+    run(study, n_trials=4)
     assert Counter(t.state for t in study.trials) == {TrialState.COMPLETE: 4, TrialState.FAIL: 2}
 
 
