@@ -70,8 +70,6 @@ def evaluate_folds(
 
 
 class _Fold:
-    """A fold that runs."""
-
     def __init__(self, number, launcher, params, timeout):
         self.number = number
         self.job = launcher.submit({**params, "fold": number}, epochs=1)
@@ -89,8 +87,7 @@ class _Fold:
             self.value = report.value
         if not ended and self.time_left() > 0:
             return False
-        reason = self._find_fault(ended)
-        if reason:
+        if reason := self._find_fault(ended):
             raise FoldError(f"fold {self.number} {reason}")
         return True
 

@@ -32,17 +32,16 @@ class EachCellOnce(GridSampler):
         """Return whether a cell is without a trial, or a trial waits in the queue."""
         trials = self._trials(study)
         is_waiting = any(trial.state == TrialState.WAITING for trial in trials)
-        return is_waiting or len(set(self._cells(trials).values()) - {None}) < self.n_cells
+        return is_waiting or len({*map(self._cell_of, trials)} - {None}) < self.n_cells
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
         """Write down the trial's cell, as Optuna does; if none is left, that the trial does not count."""
         storage, trial_id = study._storage, trial._trial_id
-        cells = self._cells_before(study, trial.number + 1)
-        cell = cells.pop(trial.number)
+        *cells, cell = self._cells_up_to(study, trial.number)
         if cell is None and trial.system_attrs.get("fixed_params"):
             return  # somebody's own configuration
         if cell is None:
-            cell = min(set(range(self.n_cells)) - set(cells.values()), default=None)
+            cell = min(set(range(self.n_cells)) - set(cells), default=None)
         if cell is None:
             storage.set_trial_user_attr(trial_id, "requeued", True)
             cell = 0
@@ -55,19 +54,15 @@ class EachCellOnce(GridSampler):
     def after_trial(self, study: optuna.Study, trial: FrozenTrial, state: Any, values: Any) -> None:
         """Leave it to `tune` when the grid is through."""
 
-    def _cells_before(self, study, number):
+    def _cells_up_to(self, study, number):
         """Return the cells of the first trials, once other processes have written down theirs."""
         while True:
-            trials = self._trials(study)[:number]
-            cells = self._cells(trials)
+            trials = self._trials(study)[: number + 1]
+            cells = [self._cell_of(trial) for trial in trials]
             asked_for = [trial for trial in trials[:-1] if is_being_asked_for(trial)]
             if all(trial.system_attrs.get("fixed_params") for trial in asked_for):
                 return cells
             time.sleep(0.01)
-
-    def _cells(self, trials):
-        """Return each trial's cell, by number; None for one without."""
-        return {trial.number: self._cell_of(trial) for trial in trials}
 
     def _cell_of(self, trial):
         values = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
@@ -81,4 +76,3 @@ class EachCellOnce(GridSampler):
     def _trials(self, study):
         # Not study.get_trials: a pruner may show the sampler a part of the study.
         return study._storage.get_all_trials(study._study_id, deepcopy=False)
-

@@ -16,7 +16,7 @@ from typing import Any
 import optuna
 import psutil
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.storages import InMemoryStorage, fail_stale_trials
+from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 #: When this process got to work. (psutil knows when it started, but to a second only.)
@@ -98,13 +98,8 @@ def last_time(study: optuna.Study) -> float:
 def close_abandoned_trials(study: optuna.Study) -> bool:
     """Close the trials that a dead process left running, queue them again, and say whether there were any.
 
-    A trial of a process that lives, or may live on another machine, is left alone. Where the storage has
-    heartbeats, Optuna closes those that other programs left.
+    A trial of a process that lives, or may live on another machine, is left alone.
     """
-    if _has_heartbeats(study):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            fail_stale_trials(study)
     return _close(study, [trial for trial in _running(study) if _is_abandoned(study, trial)])
 
 
@@ -169,9 +164,10 @@ def _is_abandoned(study, trial):
     if owner is not None:
         return _is_dead(owner)
     # Either a process died between asking and signing (or its disk was full), or somebody asks by hand,
-    # or Optuna's own optimize trains it, whose heartbeats are heeded.
+    # or Optuna's own optimize trains it, and closes by their heartbeats those that are stale.
     tuned_by = _signs_of_life(study).values()
-    if _has_heartbeats(study) or not tuned_by or not all(map(_is_dead, tuned_by)):
+    heartbeat = getattr(study._storage, "get_heartbeat_interval", lambda: None)()
+    if heartbeat is not None or not tuned_by or not all(map(_is_dead, tuned_by)):
         return False
     return trial.datetime_start.timestamp() < BEGUN
 
@@ -212,11 +208,6 @@ def _running(study):
 
 def _host(trial):
     return trial.user_attrs.get("owner", {}).get("host")
-
-
-def _has_heartbeats(study):
-    interval = getattr(study._storage, "get_heartbeat_interval", lambda: None)
-    return interval() is not None
 
 
 def _this_process():

@@ -116,8 +116,6 @@ def tune(
 
 @dataclass
 class _Run:
-    """One trial in training."""
-
     trial: Trial
     job: Job
     started: float
@@ -125,8 +123,6 @@ class _Run:
 
 
 class _Session:
-    """One call of `tune`."""
-
     def __init__(self, study, space, launcher, epochs, n_trials, timeout, trial_timeout, max_failures):
         self._study = study
         self._space = space
@@ -151,7 +147,6 @@ class _Session:
         return self._launcher.clock() + self._offset
 
     def stop_asking(self):
-        """Start no further trial."""
         self._asking = False
 
     def step(self):

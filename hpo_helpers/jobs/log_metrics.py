@@ -69,7 +69,6 @@ def main(command):
 
 
 def _is_metric(name, value):
-    """Return whether MLflow takes it."""
     return isinstance(value, (int, float)) and re.fullmatch(r"[\w./:-]+", name)
 
 

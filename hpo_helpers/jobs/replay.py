@@ -68,7 +68,6 @@ class ReplayLauncher(Launcher):
         return job
 
     def close(self) -> None:
-        """Stop what still runs."""
         self._closed = True
         for job in list(self._running.values()):
             job.stop()
@@ -87,7 +86,6 @@ class ReplayJob(Job):
     """A replayed training; made by `ReplayLauncher.submit`."""
 
     def stop(self) -> None:
-        """End the job."""
         self._silent = True
         if not self.finished:
             self._status = JobStatus.STOPPED

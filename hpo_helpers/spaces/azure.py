@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from hpo_helpers.spaces.wording import Space, keeping, number, read_each, say_each, span, stepped, tidy
 
@@ -33,7 +33,7 @@ def to_azure(space: Space) -> dict[str, dict[str, Any]]:
     return say_each(space, DIALECT, _say)
 
 
-def from_azure(search_space: Mapping[str, Mapping[str, Any]]) -> dict[str, BaseDistribution]:
+def from_azure(search_space: Mapping[str, Mapping[str, Any]]) -> Space:
     """Read the ``search_space`` of an Azure sweep job.
 
     The bounds of logarithmic ranges are kept to 12 digits, since exponents lose the last ones.

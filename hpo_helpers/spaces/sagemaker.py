@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from hpo_helpers.spaces.wording import Space, has_step, items, keeping, read_each, refusing, say_each, span
 
 DIALECT = "Amazon SageMaker"
-LOG_OF_SCALE = {"Linear": False, "Logarithmic": True}
-SCALE_OF_LOG = {log: scale for scale, log in LOG_OF_SCALE.items()}
+SCALES = ("Linear", "Logarithmic")
 TYPES = {
     "ContinuousParameterRanges": (float, FloatDistribution),
     "IntegerParameterRanges": (int, IntDistribution),
@@ -42,7 +41,7 @@ def to_sagemaker(space: Space) -> dict[str, list[dict[str, Any]]]:
     return ranges
 
 
-def from_sagemaker(ranges: Mapping[str, Any]) -> dict[str, BaseDistribution]:
+def from_sagemaker(ranges: Mapping[str, Any]) -> Space:
     """Read the ``ParameterRanges`` of a SageMaker tuning job as a search space.
 
     Raises
@@ -69,7 +68,7 @@ def _say(distribution):
     return kind, {
         "MinValue": repr(distribution.low),
         "MaxValue": repr(distribution.high),
-        "ScalingType": SCALE_OF_LOG[distribution.log],
+        "ScalingType": SCALES[distribution.log],
     }
 
 
@@ -84,8 +83,8 @@ def _read(kind_and_entry):
     if kind not in TYPES:
         raise ValueError(f"{kind} have no bounds: give it a range")
     scale = entry.get("ScalingType", "Auto")
-    if scale not in LOG_OF_SCALE:
+    if scale not in SCALES:
         raise ValueError(f"the scaling type {scale!r} is the service's own: choose 'Linear' or 'Logarithmic'")
     number, distribution = TYPES[kind]
     low, high = keeping([entry["MinValue"], entry["MaxValue"]], _is_text, "its bounds are strings")
-    return span(distribution, number(low), number(high), log=LOG_OF_SCALE[scale])
+    return span(distribution, number(low), number(high), log=scale == "Logarithmic")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from hpo_helpers.spaces.wording import Space, has_step, keeping, read_each, say_each, span, stepped, tidy
 
@@ -29,7 +29,7 @@ def to_scipy(space: Space) -> dict[str, Any]:
     return say_each(space, DIALECT, _say)
 
 
-def from_scipy(space: Mapping[str, Any]) -> dict[str, BaseDistribution]:
+def from_scipy(space: Mapping[str, Any]) -> Space:
     """Read distributions of scipy.stats, and lists, as a search space.
 
     The upper bound of a uniform distribution, which scipy holds as a sum, is kept to 12 digits.

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from hpo_helpers.spaces.wording import Space, has_step, keeping, read_each, say_each, span, stepped
 
@@ -28,7 +28,7 @@ def to_syne_tune(space: Space) -> dict[str, dict[str, Any]]:
     return say_each(space, DIALECT, _say)
 
 
-def from_syne_tune(config_space: Mapping[str, Any]) -> dict[str, BaseDistribution]:
+def from_syne_tune(config_space: Mapping[str, Any]) -> Space:
     """Read what ``syne_tune.config_space.config_space_to_json_dict`` gives.
 
     Raises

@@ -48,6 +48,5 @@ class Inbox:
         self._chunks = [rest]
 
     def close(self) -> None:
-        """Close this side."""
         self.ended = True
         self.channel.close()

@@ -78,7 +78,6 @@ class ForkServer:
             self._reap()
 
     def _obey(self):
-        """Carry out one command, and say whether there was one."""
         command, descriptors, _, _ = socket.recv_fds(self._control, COMMAND.size, 2)
         if not command:
             return False
@@ -130,7 +129,6 @@ class ForkServer:
             self._tell_end(job_id, "it was never started")
 
     def _reap(self):
-        """Tell of every job that has ended."""
         with contextlib.suppress(ChildProcessError):
             while (found := os.waitpid(-1, os.WNOHANG))[0]:
                 pid, status = found

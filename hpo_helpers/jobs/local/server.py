@@ -26,8 +26,6 @@ CLOSE_SECONDS = 10.0
 
 
 class Server:
-    """The fork server of one launcher, as the launcher sees it."""
-
     def __init__(self, preload: Sequence[str]) -> None:
         self.ready = False
         self.failure: str | None = None
