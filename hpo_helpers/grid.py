@@ -17,11 +17,6 @@ class EachCellOnce(GridSampler):
 
     Optuna draws cells at random once there are as many trials as cells, twice where two workers ask at the
     same time, and knows no cell of a trial that was queued by hand or queued again.
-
-    Parameters
-    ----------
-    sampler
-        Whose grid it is, in its order of cells.
     """
 
     def __init__(self, sampler: GridSampler) -> None:
@@ -35,7 +30,7 @@ class EachCellOnce(GridSampler):
         return is_waiting or len({*map(self._cell_of, trials)} - {None}) < self.n_cells
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        """Write down the trial's cell, as Optuna does; if none is left, that the trial does not count."""
+        """Write down the trial's cell, or that it does not count if none is left."""
         storage, trial_id = study._storage, trial._trial_id
         *cells, cell = self._cells_up_to(study, trial.number)
         if cell is None and trial.system_attrs.get("fixed_params"):
@@ -55,7 +50,7 @@ class EachCellOnce(GridSampler):
         """Leave it to `tune` when the grid is through."""
 
     def _cells_up_to(self, study, number):
-        """Return the cells of the first trials, once other processes have written down theirs."""
+        """Return the cells of the first trials, once others have written down theirs."""
         while True:
             trials = self._trials(study)[: number + 1]
             cells = [self._cell_of(trial) for trial in trials]

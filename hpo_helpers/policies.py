@@ -9,7 +9,6 @@ stopping: D. Golovin et al., "Google Vizier", KDD 2017.
 """
 
 import math
-from abc import abstractmethod
 from dataclasses import dataclass
 from numbers import Integral, Real
 from statistics import fmean, median
@@ -47,10 +46,6 @@ class _Policy(BasePruner):
 
     def _rivals(self, study, interval):
         return study.get_trials(deepcopy=False)
-
-    @abstractmethod
-    def _ends(self, value, runs, maximize):
-        """Return whether a run whose best is `value` ends."""
 
 
 @dataclass(kw_only=True, eq=False)

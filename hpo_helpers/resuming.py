@@ -31,13 +31,13 @@ ASKING_SECONDS = 2.0
 #: How often a configuration is tried again whose process died, before it fails.
 MAX_RETRIES = 2
 
-#: The samplers that have worked in this process: their random numbers are not used up twice.
+#: Samplers that have worked in this process: they go on with their random numbers.
 _SAMPLERS = weakref.WeakSet()
 
 
 @contextmanager
 def taken_up(study: optuna.Study) -> Iterator[None]:
-    """Work on a study: close what others abandoned, draw nothing that was drawn, say that one lives."""
+    """Close what others abandoned, draw nothing that was drawn, and say that one lives."""
     close_abandoned_trials(study)
     _say_that_we_live(study)
     _seed_anew_if_others_draw(study)
@@ -80,14 +80,13 @@ def requeue(study: optuna.Study, trial: Trial | FrozenTrial, reason: str, *, n_d
 
 def reports_of(trial: FrozenTrial) -> list[dict[str, Any]]:
     """Return what `tune` noted of a trial's epochs, one dict each, oldest first."""
-    # Each is an attribute of its own, or a journal would hold all of them again after each epoch.
-    # Before, they were one list.
+    # Recordings have one list; a journal would hold it again after each epoch.
     noted = [value for name, value in trial.user_attrs.items() if name.startswith("report ")]
     return sorted(trial.user_attrs.get("reports", noted), key=lambda report: report["epoch"])
 
 
 def last_time(study: optuna.Study) -> float:
-    """Return where the study's clock stood at the last report or end of a trial, 0 for a new study."""
+    """Return where the study's clock stood at the last report or end of a trial."""
     times = [0.0]
     for trial in study.get_trials(deepcopy=False):
         times.append(trial.user_attrs.get("finished", 0.0))
@@ -96,7 +95,7 @@ def last_time(study: optuna.Study) -> float:
 
 
 def close_abandoned_trials(study: optuna.Study) -> bool:
-    """Close the trials that a dead process left running, queue them again, and say whether there were any.
+    """Close what a dead process left running, queue it again, and say whether there was any.
 
     A trial of a process that lives, or may live on another machine, is left alone.
     """
@@ -118,7 +117,7 @@ def close_trials_of(study: optuna.Study, host: str) -> None:
 
 
 def close_silent_trials(study: optuna.Study) -> bool:
-    """Close the trials on other machines that give no sign of life; return whether anything was closed."""
+    """Close the trials of silent processes on other machines; say whether there were any."""
     if close_abandoned_trials(study):
         return True
     elsewhere = [trial for trial in _running(study) if _host(trial) not in (None, socket.gethostname())]
@@ -143,7 +142,7 @@ def close_silent_trials(study: optuna.Study) -> bool:
 def _close(study, trials):
     for trial in trials:
         reason, n_deaths = "its process ended before the trial did", trial.user_attrs.get("n_deaths", 0)
-        # Another process may close the same trial at this moment; only one of the two succeeds.
+        # Another process may close it at this moment; only one of the two succeeds.
         with suppress(ValueError, UpdateFinishedTrialError):
             if n_deaths < MAX_RETRIES:
                 requeue(study, trial, reason, n_deaths=1)
@@ -153,8 +152,7 @@ def _close(study, trials):
 
 
 def _fail(study, trial, error):
-    # A trial of another process has no public way to take an attribute; and a tell that a sampler hears of
-    # would end the study where its grid is through.
+    # A trial of another process has no public way to take an attribute.
     study._storage.set_trial_user_attr(trial._trial_id, "error", error)
     study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
 
@@ -163,8 +161,8 @@ def _is_abandoned(study, trial):
     owner = trial.user_attrs.get("owner")
     if owner is not None:
         return _is_dead(owner)
-    # Either a process died between asking and signing (or its disk was full), or somebody asks by hand,
-    # or Optuna's own optimize trains it, and closes by their heartbeats those that are stale.
+    # Either a process died between asking and signing, or somebody asks by hand, or Optuna's
+    # own optimize trains it, and closes by their heartbeats those that are stale.
     tuned_by = _signs_of_life(study).values()
     heartbeat = getattr(study._storage, "get_heartbeat_interval", lambda: None)()
     if heartbeat is not None or not tuned_by or not all(map(_is_dead, tuned_by)):
@@ -173,7 +171,7 @@ def _is_abandoned(study, trial):
 
 
 def _seed_anew_if_others_draw(study):
-    # Each process signs before it looks: of two that begin together, one sees the other at least.
+    # Each signs before it looks: of two that begin together, one sees the other at least.
     others = len(_signs_of_life(study)) > 1
     tuned_before = any("owner" in trial.user_attrs for trial in study.get_trials(deepcopy=False))
     if (tuned_before or others) and study.sampler not in _SAMPLERS:
@@ -214,7 +212,7 @@ def _this_process():
     return dict(_process(os.getpid()))
 
 
-@functools.lru_cache(maxsize=1)  # asked for each trial; by pid, since a fork is another process
+@functools.lru_cache(maxsize=1)  # by pid, since a fork is another process
 def _process(pid):
     # The start time tells this process from a later one that was given the same pid.
     return {"host": socket.gethostname(), "pid": pid, "started": psutil.Process(pid).create_time()}
@@ -225,7 +223,7 @@ def _is_dead(owner):
         return False
     try:
         process = psutil.Process(owner["pid"])
-        # The start time is reckoned from the wall clock, which may have been set by a little since.
+        # It is reckoned from the wall clock, which may have been set by a little since.
         is_another = abs(process.create_time() - owner["started"]) > 2
         return is_another or process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

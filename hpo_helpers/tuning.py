@@ -51,8 +51,8 @@ def tune(
     Reports go to the study's pruner in the order in which they were made. A trial that
     trains to its end is told the value of its last epoch; a pruned one frees its worker at
     once. The same call after an interruption, in a new process too, goes on where the study
-    stood; a new sampler is seeded anew then, since it would propose the same again. A configuration whose
-    process died is tried again, twice at most.
+    stood, with a new sampler seeded anew. A configuration whose process died is tried again,
+    twice at most.
 
     Parameters
     ----------
@@ -81,8 +81,7 @@ def tune(
     Raises
     ------
     ValueError
-        If a setting is out of range, if neither `n_trials` nor `timeout` is given, or if a storage on
-        disk could not give back a choice as it was.
+        If a setting is out of range, or a storage on disk could not give back a choice as it was.
     RuntimeError
         If `max_failures` trials in a row failed. The message carries the last error.
 
@@ -128,9 +127,9 @@ class _Session:
         self._space = space
         self._launcher = launcher
         self._epochs = epochs
-        self._n_trials = n_trials
-        self._timeout = timeout
-        self._trial_timeout = trial_timeout
+        limits = n_trials, timeout, trial_timeout
+        limits = [math.inf if limit is None else limit for limit in limits]
+        self._n_trials, self._timeout, self._trial_timeout = limits
         self._max_failures = max_failures
         self._running: dict[int, _Run] = {}  # by job id
         self._starting: Trial | None = None  # asked for and signed, not submitted yet
@@ -143,14 +142,14 @@ class _Session:
         self.n_finished = _n_finished(study.get_trials(deepcopy=False))
 
     def clock(self):
-        """Return the study's clock, in seconds: the launcher's, moved on by earlier calls."""
+        """Return the launcher's clock, moved on by earlier calls."""
         return self._launcher.clock() + self._offset
 
     def stop_asking(self):
         self._asking = False
 
     def step(self):
-        """Start what may start, wait for an event and deal with it; say whether there is more to do."""
+        """Start what may start, deal with the next event; say whether there is more to do."""
         while self._may_start():
             self._start()
         jobs = [run.job for run in self._running.values()] + self._stopping
@@ -162,7 +161,7 @@ class _Session:
         return True
 
     def abandon(self, error):
-        """Stop everything and queue the configurations again; the storage itself may be what is broken."""
+        """Stop everything and queue it again; the storage itself may be what is broken."""
         for run in self._running.values():
             with suppress(Exception):
                 run.job.stop()
@@ -180,10 +179,10 @@ class _Session:
         return self._wants_more(_n_begun)
 
     def _wants_more(self, count):
-        """Return whether more trials are wanted than are counted, and there is time for them."""
+        """Return whether more trials are wanted than counted, and there is time."""
         if not self._asking or self._time_is_up():
             return False
-        return self._n_trials is None or count(self._study.get_trials(deepcopy=False)) < self._n_trials
+        return count(self._study.get_trials(deepcopy=False)) < self._n_trials
 
     def _start(self):
         # An interruption between asking and signing would leave a trial that nobody knows.
@@ -210,13 +209,13 @@ class _Session:
         self._pruned_by_space = 0
 
     def _is_one_too_many(self, trial):
-        """Return whether a trial was asked for in the same instant as others', of which fewer were wanted."""
-        limit = math.inf if self._n_trials is None else self._n_trials
+        """Return whether others asked in the same instant, and fewer were wanted."""
         while True:
             *earlier, this = self._study.get_trials(deepcopy=False)[: trial.number + 1]
-            if "requeued" in this.user_attrs or _n_begun(earlier) >= limit:  # or its grid has no cell left
+            # It may be marked already: its grid has no cell left.
+            if "requeued" in this.user_attrs or _n_begun(earlier) >= self._n_trials:
                 return True
-            if len(earlier) < limit or not any(map(resuming.is_being_asked_for, earlier)):
+            if len(earlier) < self._n_trials or not any(map(resuming.is_being_asked_for, earlier)):
                 return False
             time.sleep(0.01)
 
@@ -234,16 +233,14 @@ class _Session:
 
     def _until_deadline(self):
         starts = [run.started for run in self._running.values()]
-        deadlines = [start + self._trial_timeout for start in starts if self._trial_timeout]
-        if self._timeout is not None and self._running:
-            deadlines.append(self._timeout)
-        return max(0.0, min(deadlines) - self.clock()) if deadlines else None
+        deadline = min(self._timeout, min(starts, default=math.inf) + self._trial_timeout)
+        return max(0.0, deadline - self.clock()) if starts and deadline < math.inf else None
 
     def _time_is_up(self):
-        return self._timeout is not None and self.clock() >= self._timeout - CLOCK_TOLERANCE
+        return self.clock() >= self._timeout - CLOCK_TOLERANCE
 
     def _collect(self):
-        # Which jobs have ended is read first: their last reports are then among those read next.
+        # Read first: the last reports of what has ended are then among those read next.
         ended = [run for run in self._running.values() if run.job.finished]
         arrived = [(report, run) for run in self._running.values() for report in run.job.new_reports()]
         for report, run in sorted(arrived, key=lambda pair: (pair[0].time, pair[1].job.id)):
@@ -261,7 +258,7 @@ class _Session:
         run.trial.report(report.value, report.epoch)
         if self.incumbent is None or self._sign * report.value < self._sign * self.incumbent:
             self.incumbent = report.value
-        # Not after the last epoch: nothing would be saved, and a whole training would count as pruned.
+        # Not after the last epoch: nothing would be saved.
         if report.epoch < run.job.epochs and run.trial.should_prune():
             self._stop(run, TrialState.PRUNED, stop_reason=f"pruned after epoch {report.epoch}")
 
@@ -277,10 +274,10 @@ class _Session:
     def _end_overdue(self):
         now = self.clock() + CLOCK_TOLERANCE
         for run in list(self._running.values()):
-            if self._timeout is not None and now >= self._timeout:
+            if now >= self._timeout:
                 reason = f"the study's {self._timeout:g} s were over"
                 self._stop(run, TrialState.PRUNED, stop_reason=reason)
-            elif self._trial_timeout is not None and now >= run.started + self._trial_timeout:
+            elif now >= run.started + self._trial_timeout:
                 error = f"no end after {self._trial_timeout:g} s (trial_timeout)"
                 self._stop(run, TrialState.FAIL, error=error)
 
@@ -316,14 +313,14 @@ def _check(study, launcher, epochs, n_trials, timeout, trial_timeout, max_failur
             raise ValueError(f"{name} must be positive, got {limit!r}")
     if isinstance(study.pruner, HyperbandPruner) and study.study_name.startswith("no-name-"):
         warnings.warn(
-            "this study was given no name, so Optuna drew one at random; HyperbandPruner chooses a trial's "
-            "bracket from it, and the run cannot be repeated: pass study_name=… to create_study",
+            "HyperbandPruner chooses brackets by the study's name, which Optuna drew at random, "
+            "and the run cannot be repeated: pass study_name=… to create_study",
             stacklevel=3,
         )
 
 
 def _check_choices(study, distributions):
-    """Raise ValueError for a choice that would be another one once a storage on disk is read again."""
+    """Raise ValueError for a choice that a storage on disk would give back as another."""
     if isinstance(study._storage, InMemoryStorage):
         return
     for name, distribution in distributions.items():
@@ -368,21 +365,20 @@ def _best_report(study, sign):
 @contextmanager
 def _uninterrupted():
     """Hold Ctrl-C back until the end of the block."""
-    # A handler that is not Python's could not be put back.
     in_main_thread = threading.current_thread() is threading.main_thread()
-    if not in_main_thread or signal.getsignal(signal.SIGINT) is None:
+    if not in_main_thread or signal.getsignal(signal.SIGINT) is None:  # not Python's
         yield
         return
-    interrupts: list[tuple] = []
-    handler = signal.signal(signal.SIGINT, lambda *arguments: interrupts.append(arguments))
+    interrupts: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, _: interrupts.append(number))
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, handler)
-        if interrupts and callable(handler):
-            handler(*interrupts[0])
+        if interrupts:
+            signal.raise_signal(signal.SIGINT)
 
 
 def _plain(value):
-    """Turn NumPy's numbers, which JSON does not know, into Python's, and the rest into text."""
+    """Turn NumPy's numbers into Python's, and the rest that JSON lacks into text."""
     return value.item() if hasattr(value, "item") else str(value)

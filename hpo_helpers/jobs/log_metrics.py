@@ -20,19 +20,19 @@ import sys
 START = r"(?:^|[\s,;\]]|#015|\[A)(?:[A-Z]+:[\w.]*:)?"
 NAME = r"[A-Za-z_][^\s,;=]*"
 VALUE = r"[-+]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|[A-Za-z]\w*)"
-# What a progress bar shows is no report: it stands in brackets, before the bar, or is overwritten.
+# No report is what stands in brackets, before a progress bar, or is overwritten.
 NO_BAR = r"(?![^\[\n]{0,999}?\])(?![^\n]{0,999}?(?:\d%\||\dit |(?:\r|#015)\S))"
 END = r"(?=[\s;]|,(?!\d)|#015|$)" + NO_BAR
 PAIR = re.compile(rf"{START}({NAME})=({VALUE}){END}")
 
 
 def expression(metric):
-    """Return the regular expression whose one group is a metric's value in a line, as SageMaker takes it."""
+    """Return what finds a metric's value in a line, as SageMaker takes it: with one group."""
     return f"{START}{re.escape(metric)}=({VALUE}){END}"
 
 
 def parse_line(line):
-    """Return the pairs of a printed line, numbers as numbers; of a name that comes twice, the first."""
+    """Return the pairs of a line, numbers as numbers; of a name that comes twice, the first."""
     pairs = {}
     for name, text in PAIR.findall(line):
         pairs.setdefault(name, _number(text))
@@ -48,24 +48,35 @@ def _number(text):
     return text
 
 
+def run(command, **settings):
+    """Run a command, print its lines and yield the pairs of each; CalledProcessError if it fails."""
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}  # or Python keeps its lines until it ends
+    output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "env": environment}
+    with subprocess.Popen(command, **output, **settings) as program:
+        try:
+            for line in program.stdout:
+                sys.stdout.buffer.write(line)
+                sys.stdout.flush()
+                yield parse_line(line.decode(errors="replace"))
+            subprocess.CompletedProcess(command, program.wait()).check_returncode()
+        finally:
+            program.kill()
+
+
 def main(command):
     """Run a command to its end, log what its lines say, and return its exit code."""
     import mlflow
 
     counts = collections.Counter()
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}  # or Python keeps its lines until it ends
-    output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "env": environment}
-    with subprocess.Popen(command, **output) as training:
-        for line in training.stdout:
-            sys.stdout.buffer.write(line)
-            sys.stdout.flush()
-            pairs = parse_line(line.decode(errors="replace"))
+    try:
+        for pairs in run(command):
             epoch = pairs.pop("epoch", None)
             metrics = {name: value for name, value in pairs.items() if _is_metric(name, value)}
             counts.update(metrics.keys())
             if metrics:
                 mlflow.log_metrics(metrics, step=epoch or max(counts[name] for name in metrics))
-    return training.returncode
+    except subprocess.CalledProcessError as error:
+        return error.returncode
 
 
 def _is_metric(name, value):

@@ -58,7 +58,7 @@ def _say(distribution):
 
 
 def _table(distribution):
-    """Return the values of a stepped or a logarithmic range, and the probability of each."""
+    """Return the values of a range, and the probability of each."""
     low, high, step = distribution.low, distribution.high, distribution.step
     values = low + step * np.arange(round((high - low) / step) + 1)
     if not distribution.log:

@@ -14,30 +14,17 @@ from hpo_helpers.spaces.wording import Space, items
 def to_unit_cube(space: Space, params: Mapping[str, float]) -> dict[str, float]:
     """Say where each value lies in its range: 0 at the lower bound, 1 at the upper one.
 
-    Parameters
-    ----------
-    space
-        Numerical distributions. A logarithmic range is measured on its logarithm.
-    params
-        A value for each name in `space`.
+    A logarithmic range is measured on its logarithm.
 
-    Raises
-    ------
-    ValueError
-        If a value is missing or lies outside its range, or a range is not of numbers.
+    ValueError if a value is missing or lies outside its range, or a range is not of numbers.
     """
     return {name: _to_unit(name, distribution, params) for name, distribution in items(space)}
 
 
 def from_unit_cube(space: Space, places: Mapping[str, float]) -> dict[str, float]:
-    """Say which value lies at each place, 0 to 1, of its range: the way back from `to_unit_cube`.
+    """Say which value lies at each place, 0 to 1, of its range; whole numbers and steps are rounded to.
 
-    Whole numbers and steps are rounded to.
-
-    Raises
-    ------
-    ValueError
-        If a place is missing or lies outside [0, 1], or a range is not of numbers.
+    ValueError if a place is missing or lies outside [0, 1], or a range is not of numbers.
     """
     return {name: _from_unit(name, distribution, places) for name, distribution in items(space)}
 

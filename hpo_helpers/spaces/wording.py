@@ -1,4 +1,4 @@
-"""What the dialects share: each parameter said or read on its own, and whatever is wrong with it refused."""
+"""What the dialects share: each parameter is said or read, or refused, on its own."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def items(space: Any) -> list[tuple[str, Any]]:
 
 @contextmanager
 def refusing(sentence: str) -> Iterator[None]:
-    """Turn all errors that input of another form may raise into ValueErrors which begin with a sentence."""
+    """Turn what input of another form may raise into ValueErrors that begin with a sentence."""
     try:
         yield
     except ValueError as error:
@@ -74,7 +74,7 @@ def span(kind: type, low: Any, high: Any, *, log: bool = False) -> FloatDistribu
 
 
 def stepped(kind: type, low: Any, high: Any, size: int) -> FloatDistribution | IntDistribution:
-    """Return the range of Optuna's that has so many values at equal distances, from bound to bound."""
+    """Return the range of Optuna's with so many values at equal distances."""
     exact = (number(high) - number(low)) / max(1, number(size) - 1) or 1.0
     # Optuna leaves the upper bound out where rounded steps overshoot it.
     for step in (tidy(exact), *(exact * (1 - slack) for slack in (0, 1e-15, 1e-12, 1e-9))):
@@ -103,5 +103,5 @@ def has_step(distribution: FloatDistribution | IntDistribution) -> bool:
 
 
 def tidy(number: float) -> float:
-    """Take the rounding of an exp or a sum off a bound, by keeping its first 12 digits."""
+    """Take the rounding of an exp or a sum off a bound: keep 12 digits."""
     return float(f"{number:.12g}")

@@ -41,7 +41,7 @@ def require(holds: bool, rule: str, value: Any) -> None:
 
 
 def as_numbers(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings with those as numbers that are numbers in text, as `azure-ai-ml` reads them."""
+    """Return settings with numbers for numbers in text, as `azure-ai-ml` reads them."""
     read = dict(settings)
     for field, value in settings.items():
         for kind in (float, int):
@@ -51,7 +51,7 @@ def as_numbers(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_expression(name: str, expression: Any) -> dict[str, Any]:
-    """Return an expression with its numbers as numbers; ValueError if it is not one of Azure's."""
+    """Return an expression, its numbers as numbers; ValueError if it is none of Azure's."""
     kind = str(expression.get("type") if isinstance(expression, Mapping) else None).lower()
     require(kind in FIELDS, f"{name!r} must have a type among {sorted(FIELDS)}", expression)
     read = {**as_numbers(expression), "type": kind}
@@ -65,7 +65,7 @@ def read_expression(name: str, expression: Any) -> dict[str, Any]:
 
 
 def _number_of(value):
-    """Return the number that a text like 1e-5 is. To YAML 1.1, and so to PyYAML, it is none."""
+    """Return the number that a text like 1e-5 is: to PyYAML it is none."""
     return float(value) if isinstance(value, str) and EXPONENT.fullmatch(value) else value
 
 

@@ -92,7 +92,7 @@ def run_sweep(
 
 
 def child_runs(study: optuna.Study) -> pd.DataFrame:
-    """Return the trials of a sweep that have ended, the best first, without those that were queued again.
+    """Return the ended trials of a sweep, the best first, without those queued again.
 
     Returns
     -------
@@ -118,7 +118,7 @@ def child_runs(study: optuna.Study) -> pd.DataFrame:
 
 
 def _identity(sweep, epochs, seed):
-    """Return what the trials of one sweep have in common, each under the name of its setting."""
+    """Return what the trials of one sweep have in common, by setting."""
     policy = policy_of(sweep)
     return {
         **{f"search_space.{name}": expression for name, expression in sweep["search_space"].items()},
@@ -132,7 +132,7 @@ def _identity(sweep, epochs, seed):
 
 
 def _claim(study, identity):
-    """Write into a study without trials which sweep it is of; ValueError if it is of another, or of none."""
+    """Write into a new study which sweep it is of; ValueError if it is of another."""
     known = {**identity, "goal": ", ".join(direction.name.lower() for direction in study.directions)}
     if study.trials:  # asked first: another process may begin the same sweep at this moment
         known = study.user_attrs.get("sweep", {})

@@ -46,7 +46,7 @@ def write_sweep(sweep: Sweep, path: Path | str) -> None:
 
 
 def check_sweep(sweep: Mapping[str, Any]) -> Sweep:
-    """Return a sweep, its numbers as numbers; ValueError if it is none, or would not do what it says."""
+    """Return a sweep, its numbers as numbers; ValueError if it would not do what it says."""
     is_sweep = isinstance(sweep, Mapping) and sweep.get("type") == "sweep"
     require(is_sweep, "a sweep job has type: sweep", sweep)
     for key in ("search_space", "objective", "limits", "sampling_algorithm", "trial"):

@@ -5,13 +5,12 @@ from __future__ import annotations
 import functools
 import os
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from hpo_helpers.jobs import log_metrics
 from hpo_helpers.jobs.local.launcher import LocalLauncher
 from hpo_helpers.jobs.local.process import describe_exit, die_with_parent
-from hpo_helpers.jobs.log_metrics import parse_line
 
 
 class LocalScript(LocalLauncher):
@@ -29,11 +28,6 @@ class LocalScript(LocalLauncher):
         The program and its first arguments, such as ``["Rscript", "train.R"]``.
     n_workers, fixed, metric
         As in `LocalLauncher`.
-
-    Raises
-    ------
-    TypeError
-        If `command` is no list of strings.
     """
 
     def __init__(
@@ -54,22 +48,10 @@ def run_script(command: Sequence[str], metric: str, /, **parameters: Any) -> Ite
     """Run a command and yield the ``name=value`` pairs of each line that names `metric`."""
     # In one word: argparse would take a -1e-05 by itself for an option.
     arguments = [f"--{name}={value}" for name, value in parameters.items()]
-    script = subprocess.Popen(
-        [*command, *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},  # or Python keeps its lines until it ends
-        preexec_fn=functools.partial(die_with_parent, os.getpid()),
-    )
+    end = functools.partial(die_with_parent, os.getpid())
     try:
-        for line in script.stdout:
-            sys.stdout.buffer.write(line)  # into the job's output, whose end is shown when it fails
-            metrics = parse_line(line.decode(errors="replace"))
+        for metrics in log_metrics.run([*command, *arguments], preexec_fn=end):
             if metric in metrics:
                 yield metrics
-        if script.wait() != 0:
-            raise RuntimeError(f"{command[0]} {describe_exit(script.returncode)}")
-    finally:
-        script.kill()
-        script.wait()
-        script.stdout.close()
+    except subprocess.CalledProcessError as error:
+        raise RuntimeError(f"{command[0]} {describe_exit(error.returncode)}") from None

@@ -48,22 +48,19 @@ def stop_job(sagemaker: Any, job_name: str) -> None:
 
 def stop_all(sagemaker: Any, names: set[str]) -> None:
     """Stop these jobs and forget their names; SageMakerError if one cannot be."""
-    failure = interruption = None
+    failure = None
     for name in sorted(names):
-        while name in names:
-            try:
-                stop_job(sagemaker, name)
-                names.discard(name)
-            except KeyboardInterrupt as error:  # a second Ctrl-C
-                interruption = error
-            except SageMakerError as error:
-                failure = error
-                break
+        try:
+            stop_job(sagemaker, name)
+            names.discard(name)
+        except KeyboardInterrupt:  # a second Ctrl-C
+            stop_all(sagemaker, names)
+            raise
+        except SageMakerError as error:
+            failure = error
     if failure:
         left = f"could not stop {', '.join(sorted(names))}, max_run will end them"
         raise SageMakerError(f"{left}: {failure}") from failure
-    if interruption:
-        raise interruption
 
 
 def _is_alive(job):

@@ -83,7 +83,7 @@ def _encode(name, value):
         raise TypeError(f"{name} must be {wanted}, got {value!r}") from None
     if not re.fullmatch(r"-[\d.]+e\S+", text):
         return text
-    # The container would pass on -1e-05, which argparse takes for an option. -.00001 is no JSON and stays.
+    # Argparse would take a -1e-05 for an option. -.00001 is no JSON, and stays.
     return format(Decimal(text), "f").replace("-0.", "-.")
 
 

@@ -15,7 +15,7 @@ OWN_SCRIPT = Path(__file__).resolve().parents[2] / "train_mnist.py"
 
 
 def code_files(script: Any, dependencies: Sequence[Any], data: Any) -> list[Path]:
-    """Return the script, by default the package's, and what goes with it."""
+    """Return the script, or the package's, and what goes with it."""
     if script is None:
         script = OWN_SCRIPT
         dependencies = [OWN_SCRIPT.with_name("mxnet_compat.py"), *dependencies]
