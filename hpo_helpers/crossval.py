@@ -1,7 +1,7 @@
 """Cross-validation of one configuration: its k folds as k jobs of any launcher.
 
-A fold is a job whose training takes ``fold``, from 0, beside the hyperparameters, and yields
-one dict: the metric on the fold's validation examples.
+A fold is a job whose training function takes ``fold``, from 0, beside the hyperparameters, and
+yields one dict: the metric on the fold's validation examples.
 """
 
 import math

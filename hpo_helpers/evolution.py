@@ -30,8 +30,8 @@ def evolve(
 ) -> list[list[FrozenTrial]]:
     """Search with one of inspyred's optimisers; return each generation's trials.
 
-    What the study has finished is not trained again: after an interruption, the same call with
-    a new optimiser of the same seed goes on from there.
+    A configuration that the study has finished is not trained again. So the same call after an
+    interruption, with a new optimiser of the same seed, goes on from there.
 
     Parameters
     ----------

@@ -15,8 +15,8 @@ from hpo_helpers.resuming import is_being_asked_for
 class EachCellOnce(GridSampler):
     """Optuna's GridSampler, with a cell for each new trial that no trial before it has.
 
-    Optuna draws cells at random once there are as many trials as cells, twice where two workers
-    ask at once, and knows no cell of a trial that was queued by hand or again.
+    Optuna draws cells at random once there are as many trials as cells, twice where two workers ask at the
+    same time, and knows no cell of a trial that was queued by hand or queued again.
     """
 
     def __init__(self, sampler: GridSampler) -> None:

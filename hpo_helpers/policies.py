@@ -1,8 +1,8 @@
 """HyperDrive's three early-termination policies, as Optuna pruners.
 
-A run reports *interval* 3 with step 3. A policy looks at what all runs had reported by then.
-A run's value is its best so far; a run without numbers is ended. HyperDrive documents rules for
-maximising, which are mirrored for minimising.
+A run reports *interval* 3 with step 3. A policy looks at what all runs of the study had reported
+by then. A run's value is its best so far; a run without numbers is ended. HyperDrive's documentation
+has rules for maximising alone, which are mirrored for minimising.
 
 Sources: the references of ``azureml.train.hyperdrive`` and of ``azure.ai.ml.sweep``. Median
 stopping: D. Golovin et al., "Google Vizier", KDD 2017.

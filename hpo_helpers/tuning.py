@@ -46,7 +46,7 @@ def tune(
     max_failures: int = 5,
     progress: bool = True,
 ) -> None:
-    """Keep every worker of `launcher` busy with trials of `study`, and prune as they report.
+    """Tune: keep every worker of `launcher` busy with trials of `study`, and prune as they report.
 
     Reports go to the study's pruner in the order in which they were made. A trial that
     trains to its end is told the value of its last epoch; a pruned one frees its worker at
@@ -81,7 +81,7 @@ def tune(
     Raises
     ------
     ValueError
-        If a setting is out of range, or a storage on disk could not keep a choice.
+        If a setting is out of range, or a storage on disk could not give back a choice as it was.
     RuntimeError
         If `max_failures` trials in a row failed. The message carries the last error.
 
@@ -95,7 +95,7 @@ def tune(
     left alone until nothing else is to be done; then they are taken over, unless their
     process gives a sign of life within half a minute.
     """
-    _check(study, epochs, n_trials, timeout, trial_timeout, max_failures)
+    _check(study, launcher, epochs, n_trials, timeout, trial_timeout, max_failures)
     if not callable(space):
         _check_choices(study, space)
     with _each_cell_once(study), resuming.taken_up(study):
@@ -288,7 +288,7 @@ class _Session:
         self._tell(run, state, **attributes)
 
     def _tell(self, run, state, **attributes):
-        """Tell how a trial ended; attributes first, since a finished trial takes no more."""
+        """Tell the study how a trial ended; attributes first, since a finished trial takes no more."""
         for name, text in attributes.items():
             run.trial.set_user_attr(name, text)
         run.trial.set_user_attr("finished", self.clock())
@@ -299,11 +299,11 @@ class _Session:
         if self._failures >= self._max_failures:
             raise RuntimeError(
                 f"{self._failures} trials in a row failed, the last one with: {attributes['error']}\n"
-                f"(Where so many are expected, give more than max_failures={self._max_failures}.)"
+                f"(Where so many are to be expected, give more than max_failures={self._max_failures}.)"
             )
 
 
-def _check(study, epochs, n_trials, timeout, trial_timeout, max_failures):
+def _check(study, launcher, epochs, n_trials, timeout, trial_timeout, max_failures):
     if n_trials is None and timeout is None and not isinstance(study.sampler, GridSampler):
         raise ValueError("give n_trials, timeout, or both: otherwise tuning would never end")
     positive("epochs", epochs)

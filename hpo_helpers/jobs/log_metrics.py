@@ -2,12 +2,12 @@
 
     python log_metrics.py python train_mnist.py --epochs=27
 
-runs a command and makes of a line such as ``epoch=3 valid_error=0.0520`` a value of
-``valid_error`` at step 3: one interval of a policy. Without ``epoch=`` values are counted.
-A program other than Python must flush its lines. The file needs nothing but MLflow.
+runs a command and makes of a line such as ``epoch=3 valid_error=0.0520`` a value of ``valid_error`` at step
+3: one interval of an early-termination policy. Without ``epoch=`` a metric's values are counted. Python
+prints each line at once here; another program must flush it. The file needs nothing but MLflow.
 
-Pairs ``name=value`` are read, between blanks, commas or semicolons; not ``name: value``,
-tables and dicts, as XGBoost, LightGBM, Keras and transformers print them: print a line of your own.
+Pairs ``name=value`` are read, between blanks, commas or semicolons; not ``name: value``, tables and dicts, as
+XGBoost, LightGBM, Keras and transformers print them, for which a line of one's own is due.
 """
 
 import collections

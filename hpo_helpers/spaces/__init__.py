@@ -1,7 +1,7 @@
-"""What is searched: named search spaces, the unit cube, and other systems' dialects.
+"""What is searched: named search spaces, the unit cube, and the same space in other systems' dialects.
 
-Each dialect has two functions, from a dict of Optuna distributions and back. What one cannot
-say is a ValueError; nothing is rounded or left out in silence.
+Each dialect has two functions: one from a dict of Optuna distributions to what that system takes, and one
+back. What a dialect cannot say is a ValueError; nothing is rounded or left out in silence.
 """
 
 from hpo_helpers.spaces.azure import from_azure, to_azure

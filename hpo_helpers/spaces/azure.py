@@ -11,21 +11,24 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from hpo_helpers.spaces.wording import Space, keeping, number, read_each, say_each, span, stepped, tidy
 
 DIALECT = "Azure"
-TEXTS = "its categories are strings and numbers: write 'true' or 'none', and convert in training"
+TEXTS = "its categories are strings and numbers: write 'true' or 'none', and convert in the training script"
 
 
 def to_azure(space: Space) -> dict[str, dict[str, Any]]:
     """Say a search space as the ``search_space`` of an Azure sweep job.
 
-    Whole numbers become q-expressions, whose end values Azure draws half as often as others.
+    Whole numbers become q-expressions, whose two end values Azure draws half as often as the others.
 
     Returns
     -------
     dict
-        For each name an expression as in the job's YAML. Bounds of logarithmic ones are
-        *exponents* of e.
+        For each name an expression as in the job's YAML. ``loguniform`` and ``qloguniform`` have
+        *exponents* of e as their bounds.
 
-    ValueError on a range that begins between multiples of its step, and on other categories.
+    Raises
+    ------
+    ValueError
+        On a range that does not begin at a multiple of its step, and on categories of other types.
     """
     return say_each(space, DIALECT, _say)
 
@@ -34,7 +37,11 @@ def from_azure(search_space: Mapping[str, Mapping[str, Any]]) -> Space:
     """Read the ``search_space`` of an Azure sweep job.
 
     The bounds of logarithmic ranges are kept to 12 digits, since exponents lose the last ones.
-    ValueError on normal distributions, choices within choices, and q-expressions that Optuna lacks.
+
+    Raises
+    ------
+    ValueError
+        On normal distributions, choices within choices, and q-expressions without a counterpart in Optuna.
     """
     return read_each(search_space, DIALECT, _read)
 
@@ -51,7 +58,7 @@ def _say(distribution):
     if step is None:
         return {"type": "uniform", "min_value": low, "max_value": high}
     if not _is_multiple(low, step):
-        raise ValueError("its q-steps are multiples of q: begin at a multiple, or list values")
+        raise ValueError("its q-steps are multiples of q: begin at a multiple of the step, or list values")
     return {"type": "quniform", "min_value": low, "max_value": high, "q": step}
 
 
@@ -74,7 +81,7 @@ def _read(expression):
 
 def _choice(values):
     if any(isinstance(value, Mapping) for value in values):
-        raise ValueError("a choice within a choice is a condition: write one space for each")
+        raise ValueError("a choice within a choice is a condition: write one space for each, and tune each")
     return CategoricalDistribution(keeping(values, _is_category, TEXTS))
 
 
@@ -93,7 +100,7 @@ def _loguniform(min_value, max_value):
 def _qloguniform(min_value, max_value, q):
     low, high = _powers(min_value, max_value)
     if number(q) != 1 or not (low.is_integer() and high.is_integer() and low >= 1):
-        raise ValueError("on a logarithm it steps by 1 alone, between whole numbers: choose them so")
+        raise ValueError("on a logarithmic range it steps by 1 alone, between whole numbers: choose them so")
     return span(IntDistribution, int(low), int(high), log=True)
 
 

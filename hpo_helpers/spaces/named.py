@@ -18,7 +18,7 @@ MNIST_CNN = {
     "dropout": FloatDistribution(0.0, 0.5),
 }
 
-#: The multilayer perceptron of `train_mnist`, and how long it is trained.
+#: The multilayer perceptron of `train_mnist`, with how long it is trained among what is searched.
 MNIST_MLP = {
     "learning_rate": FloatDistribution(0.01, 0.2),
     "epochs": IntDistribution(10, 50),

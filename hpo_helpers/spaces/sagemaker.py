@@ -15,8 +15,10 @@ TYPES = {
     "ContinuousParameterRanges": (float, FloatDistribution),
     "IntegerParameterRanges": (int, IntDistribution),
 }
-NO_STEPS = "it has no steps: leave the step out and round in training, or list strings"
-STRINGS = "its categories are strings: write them as strings, and convert them"
+NO_STEPS = (
+    "it has no steps: leave the step out and round in the training script, or list the values as strings"
+)
+STRINGS = "its categories are strings: write them as strings, and convert them in the training script"
 
 
 def to_sagemaker(space: Space) -> dict[str, list[dict[str, Any]]]:
@@ -28,9 +30,12 @@ def to_sagemaker(space: Space) -> dict[str, list[dict[str, Any]]]:
         What boto3's ``create_hyper_parameter_tuning_job`` takes as
         ``HyperParameterTuningJobConfig["ParameterRanges"]``: bounds are strings.
 
-    ValueError on a step, and on categories that are no strings.
+    Raises
+    ------
+    ValueError
+        On a step, and on categories that are no strings.
     """
-    ranges: dict[str, list] = {kind: [] for kind in (*TYPES, "CategoricalParameterRanges")}
+    ranges: dict[str, list[dict[str, Any]]] = {kind: [] for kind in (*TYPES, "CategoricalParameterRanges")}
     for name, (kind, said) in say_each(space, DIALECT, _say).items():
         ranges[kind].append({"Name": name, **said})
     return ranges
@@ -39,7 +44,10 @@ def to_sagemaker(space: Space) -> dict[str, list[dict[str, Any]]]:
 def from_sagemaker(ranges: Mapping[str, Any]) -> Space:
     """Read the ``ParameterRanges`` of a SageMaker tuning job as a search space.
 
-    ValueError on a scale that is reverse logarithmic or the service's own, and on ``AutoParameters``.
+    Raises
+    ------
+    ValueError
+        On a scale that is reverse logarithmic, or is left to the service; and on ``AutoParameters``.
     """
     named: dict[str, Any] = {}
     for kind, entries in items(ranges):
@@ -76,7 +84,7 @@ def _read(kind_and_entry):
         raise ValueError(f"{kind} have no bounds: give it a range")
     scale = entry.get("ScalingType", "Auto")
     if scale not in SCALES:
-        raise ValueError(f"{scale!r} is the service's own: choose 'Linear' or 'Logarithmic'")
+        raise ValueError(f"the scaling type {scale!r} is the service's own: choose 'Linear' or 'Logarithmic'")
     number, distribution = TYPES[kind]
     low, high = keeping([entry["MinValue"], entry["MaxValue"]], _is_text, "its bounds are strings")
     return span(distribution, number(low), number(high), log=scale == "Logarithmic")

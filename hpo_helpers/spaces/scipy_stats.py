@@ -17,13 +17,14 @@ DIALECT = "scipy.stats"
 def to_scipy(space: Space) -> dict[str, Any]:
     """Say a search space as distributions of scipy.stats.
 
-    Steps, and whole numbers on a logarithmic scale, become tables of values that are drawn as
-    often as Optuna draws them.
+    Steps, and whole numbers on a logarithmic scale, become discrete distributions with a table of values,
+    which are drawn as often as Optuna draws them.
 
     Returns
     -------
     dict
-        The ``param_distributions`` of scikit-learn's ``RandomizedSearchCV``.
+        The ``param_distributions`` of scikit-learn's ``RandomizedSearchCV``: for each name a distribution
+        with ``rvs``, or a list of categories.
     """
     return say_each(space, DIALECT, _say)
 
@@ -31,8 +32,12 @@ def to_scipy(space: Space) -> dict[str, Any]:
 def from_scipy(space: Mapping[str, Any]) -> Space:
     """Read distributions of scipy.stats, and lists, as a search space.
 
-    The upper bound of a uniform distribution, to scipy a sum, is kept to 12 digits. ValueError
-    on a distribution that `to_scipy` does not make.
+    The upper bound of a uniform distribution, which scipy holds as a sum, is kept to 12 digits.
+
+    Raises
+    ------
+    ValueError
+        On a distribution that `to_scipy` does not make.
     """
     return read_each(space, DIALECT, _read)
 
@@ -92,4 +97,4 @@ def _read_table(discrete):
     table = _table(found)
     if len(table[0]) == len(values) and np.allclose(table, [values, probabilities]):
         return found
-    raise ValueError("a table must hold equal steps, equally likely, or whole numbers on a logarithm")
+    raise ValueError("a table must hold equal steps, equally likely, or whole numbers on a logarithmic scale")

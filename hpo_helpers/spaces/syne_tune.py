@@ -22,8 +22,8 @@ def to_syne_tune(space: Space) -> dict[str, dict[str, Any]]:
     Returns
     -------
     dict
-        What ``syne_tune.config_space.config_space_from_json_dict`` makes into domains.
-        Syne Tune takes categories of one type alone.
+        What ``syne_tune.config_space.config_space_from_json_dict`` makes into domains. Syne Tune takes
+        categories of one type alone.
     """
     return say_each(space, DIALECT, _say)
 
@@ -31,8 +31,11 @@ def to_syne_tune(space: Space) -> dict[str, dict[str, Any]]:
 def from_syne_tune(config_space: Mapping[str, Any]) -> Space:
     """Read what ``syne_tune.config_space.config_space_to_json_dict`` gives.
 
-    ValueError on a constant, and on what Optuna lacks: also on finite ranges on a logarithm, and
-    on those of whole numbers that rounding puts at unequal distances.
+    Raises
+    ------
+    ValueError
+        On a constant, and on a domain or sampler that Optuna lacks: also on finite ranges on a logarithm, and
+        on those of whole numbers that rounding puts at unequal distances.
     """
     return read_each(config_space, DIALECT, _read)
 

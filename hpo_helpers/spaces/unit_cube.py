@@ -22,7 +22,7 @@ def to_unit_cube(space: Space, params: Mapping[str, float]) -> dict[str, float]:
 
 
 def from_unit_cube(space: Space, places: Mapping[str, float]) -> dict[str, float]:
-    """Say which value, or step, lies at each place, 0 to 1, of its range.
+    """Say which value lies at each place, 0 to 1, of its range; whole numbers and steps are rounded to.
 
     ValueError if a place is missing or lies outside [0, 1], or a range is not of numbers.
     """

@@ -12,10 +12,9 @@ from typing import Any
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 Space = Mapping[str, BaseDistribution]
-Range = FloatDistribution | IntDistribution
 
 
-def say_each(space: Space, dialect: str, say: Callable) -> dict[str, Any]:
+def say_each(space: Space, dialect: str, say: Callable[[BaseDistribution], Any]) -> dict[str, Any]:
     """Say each distribution of a search space that is no function of a trial."""
     if callable(space):
         name = getattr(space, "__name__", type(space).__name__)
@@ -32,7 +31,7 @@ def say_each(space: Space, dialect: str, say: Callable) -> dict[str, Any]:
     return said
 
 
-def read_each(said: Any, dialect: str, read: Callable) -> Space:
+def read_each(said: Any, dialect: str, read: Callable[[Any], Any]) -> dict[str, BaseDistribution]:
     """Read each parameter of what a dialect says."""
     space = {}
     for name, expression in items(said):
@@ -66,7 +65,7 @@ def number(value: Any) -> Any:
     return value
 
 
-def span(kind: type, low: Any, high: Any, *, log: bool = False) -> Range:
+def span(kind: type, low: Any, high: Any, *, log: bool = False) -> FloatDistribution | IntDistribution:
     """Return a range of Optuna's which has these very bounds."""
     found = kind(number(low), number(high), log=log)
     if (found.low, found.high) != (low, high):
@@ -74,7 +73,7 @@ def span(kind: type, low: Any, high: Any, *, log: bool = False) -> Range:
     return found
 
 
-def stepped(kind: type, low: Any, high: Any, size: int) -> Range:
+def stepped(kind: type, low: Any, high: Any, size: int) -> FloatDistribution | IntDistribution:
     """Return the range of Optuna's with so many values at equal distances."""
     exact = (number(high) - number(low)) / max(1, number(size) - 1) or 1.0
     # Optuna leaves the upper bound out where rounded steps overshoot it.
@@ -96,7 +95,7 @@ def keeping(values: Any, rule: Callable[[Any], bool], advice: str) -> list[Any]:
     return list(values)
 
 
-def has_step(distribution: Range) -> bool:
+def has_step(distribution: FloatDistribution | IntDistribution) -> bool:
     """Say whether a range leaves out numbers of its type."""
     if isinstance(distribution, FloatDistribution):
         return distribution.step is not None

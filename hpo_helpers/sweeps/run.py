@@ -31,7 +31,7 @@ def run_sweep(
     live: bool = False,
     storage: str | optuna.storages.BaseStorage | None = None,
 ) -> optuna.Study:
-    """Run a sweep job wherever a launcher runs its jobs.
+    """Run a sweep job on this machine, or wherever a launcher runs its jobs.
 
     What Azure keeps to itself is Optuna's here: Bayesian sampling is its TPE sampler, and
     a grid is gone through at random. The launcher trains in place of the command.
@@ -59,8 +59,8 @@ def run_sweep(
     Raises
     ------
     ValueError
-        As `check_sweep` does; if the launcher reads another metric; and if the storage has this
-        name of a sweep that differs in more than its limits and its trial.
+        As `check_sweep` does; if the launcher reads another metric than the sweep; and if the storage holds
+        another study of this name, of a sweep that differs in more than its limits and its trial.
     """
     sweep = check_sweep(sweep)
     metric, limits = sweep["objective"]["primary_metric"], sweep["limits"]
@@ -97,8 +97,9 @@ def child_runs(study: optuna.Study) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        ``child`` (the trial's number), ``status`` (Azure's word: Canceled by a policy or a time
-        limit), the hyperparameters, the metric at its best, and how many ``intervals`` it had.
+        ``child`` (the trial's number), ``status`` (Azure's word: a trial that a policy or a time
+        limit ended is Canceled), the hyperparameters, the metric at its best, and ``intervals``:
+        how often it was logged.
     """
     metric = study.user_attrs["primary_metric"]
     best = min if study.direction == StudyDirection.MINIMIZE else max

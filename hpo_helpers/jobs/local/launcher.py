@@ -1,9 +1,10 @@
 """Jobs in processes of this machine, forked from one that has imported everything already.
 
-That of `multiprocessing` imports ``__main__`` anew and ignores what it cannot preload.
+The fork server of `multiprocessing` imports ``__main__`` anew and ignores what it cannot preload.
 """
 
 import contextlib
+import multiprocessing.connection
 import os
 import socket
 import sys
@@ -11,7 +12,6 @@ import tempfile
 import traceback
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from multiprocessing import connection
 from typing import Any
 
 import cloudpickle
@@ -111,7 +111,7 @@ class LocalLauncher(Launcher):
             return
         jobs = list(self._running.values())
         inboxes = [self._server.inbox] + [job._inbox for job in jobs]
-        connection.wait([inbox.channel for inbox in inboxes if not inbox.ended], timeout)
+        multiprocessing.connection.wait([inbox.channel for inbox in inboxes if not inbox.ended], timeout)
         for job in jobs:
             job._inbox.deliver(job._take)
         self._server.inbox.deliver(self._take)

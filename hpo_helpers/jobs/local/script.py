@@ -18,9 +18,9 @@ class LocalScript(LocalLauncher):
 
     The parameters are appended by name: ``python train.py --learning_rate=0.1 --epochs=27``.
     A line of output that names the tuned metric is a report, of its ``name=value`` pairs:
-    ``epoch=3 valid_error=0.0412``. Without ``epoch=`` reports are counted. Pairs in brackets,
-    before a progress bar, or in a text that a carriage return overwrites are none.
-    The script must flush each line (Python is told to), and fails by a status other than 0.
+    ``epoch=3 valid_error=0.0412``. Without ``epoch=`` reports are counted. What a progress bar shows is none:
+    pairs in brackets, before a bar, or in a text that a carriage return overwrites.
+    The script must flush each line (Python is told to), and a status other than 0 is a failure.
 
     Parameters
     ----------

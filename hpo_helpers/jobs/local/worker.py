@@ -48,7 +48,7 @@ def reports(job: Mapping[str, Any]) -> Iterator[Report]:
             epoch = report.epoch
             yield report
     if epoch == 0:
-        raise RuntimeError("training ended without a report: it must yield metrics once per epoch")
+        raise RuntimeError("training ended without a report: it must yield a dict of metrics once per epoch")
 
 
 def describe(error: BaseException) -> tuple[str, list[tuple]]:
