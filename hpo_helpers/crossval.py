@@ -44,7 +44,10 @@ def evaluate_folds(
         Seconds after which a fold has failed that has not ended; in a cloud, with the wait for
         a machine.
 
-    FoldError as soon as a fold fails, is stopped, exceeds its time, or ends without a report.
+    Raises
+    ------
+    FoldError
+        As soon as a fold fails, is stopped, exceeds its time, or ends without a report.
     """
     if k not in range(2, 11):
         raise ValueError(f"k must be a whole number from 2 to 10, got {k!r}")

@@ -46,7 +46,10 @@ def evolve(
     settings
         Passed on to inspyred: ``pop_size=8``, ``num_elites=1``, ``neighborhood_size=5``.
 
-    RuntimeError if five trials in a row failed, over generations.
+    Raises
+    ------
+    RuntimeError
+        If five trials in a row failed, over generations.
     """
     from inspyred import ec
 

@@ -16,7 +16,7 @@ from typing import Any
 import optuna
 import psutil
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.storages import InMemoryStorage
+from optuna.storages import InMemoryStorage, fail_stale_trials
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 #: When this process got to work. (psutil knows when it started, but to a second only.)
@@ -80,7 +80,7 @@ def requeue(study: optuna.Study, trial: Trial | FrozenTrial, reason: str, *, n_d
 
 def reports_of(trial: FrozenTrial) -> list[dict[str, Any]]:
     """Return what `tune` noted of a trial's epochs, one dict each, oldest first."""
-    # Recordings have one list; a journal would hold it again after each epoch.
+    # One attribute each: a list, as in older journals, would be written again after each epoch.
     noted = [value for name, value in trial.user_attrs.items() if name.startswith("report ")]
     return sorted(trial.user_attrs.get("reports", noted), key=lambda report: report["epoch"])
 
@@ -97,8 +97,13 @@ def last_time(study: optuna.Study) -> float:
 def close_abandoned_trials(study: optuna.Study) -> bool:
     """Close what a dead process left running, queue it again, and say whether there was any.
 
-    A trial of a process that lives, or may live on another machine, is left alone.
+    A trial of a process that lives, or may live on another machine, is left alone. Where the
+    storage has heartbeats, Optuna closes those that other programs left.
     """
+    if _has_heartbeats(study):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            fail_stale_trials(study)
     return _close(study, [trial for trial in _running(study) if _is_abandoned(study, trial)])
 
 
@@ -152,7 +157,8 @@ def _close(study, trials):
 
 
 def _fail(study, trial, error):
-    # A trial of another process has no public way to take an attribute.
+    # A trial of another process has no public way to take an attribute; and study.tell would let
+    # Optuna's own GridSampler end the study.
     study._storage.set_trial_user_attr(trial._trial_id, "error", error)
     study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
 
@@ -162,10 +168,9 @@ def _is_abandoned(study, trial):
     if owner is not None:
         return _is_dead(owner)
     # Either a process died between asking and signing, or somebody asks by hand, or Optuna's
-    # own optimize trains it, and closes by their heartbeats those that are stale.
+    # own optimize trains it, whose heartbeats are heeded.
     tuned_by = _signs_of_life(study).values()
-    heartbeat = getattr(study._storage, "get_heartbeat_interval", lambda: None)()
-    if heartbeat is not None or not tuned_by or not all(map(_is_dead, tuned_by)):
+    if _has_heartbeats(study) or not tuned_by or not all(map(_is_dead, tuned_by)):
         return False
     return trial.datetime_start.timestamp() < BEGUN
 
@@ -206,6 +211,10 @@ def _running(study):
 
 def _host(trial):
     return trial.user_attrs.get("owner", {}).get("host")
+
+
+def _has_heartbeats(study):
+    return getattr(study._storage, "get_heartbeat_interval", lambda: None)() is not None
 
 
 def _this_process():

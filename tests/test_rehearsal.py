@@ -162,7 +162,6 @@ def test_lines_are_those_that_are_asked_for(clients, streams, call, asked, lines
         ("s3", "list_buckets", {"MaxBuckets": 1}, "NotImplemented", "'max-buckets'"),
         ("s3", "delete_object", {"Bucket": BUCKET, "Key": "k", "IfMatchSize": 1}, "NotImplemented", "if-match-size"),
         ("s3", "create_bucket", {"Bucket": "With_Capitals"}, "InvalidBucketName", "not valid"),
-        ("cloudwatch", "list_metrics", {}, "ValidationException", "the service 'monitoring'"),
     ],
 )
 def test_what_moto_would_pass_over_is_refused(clients, streams, service, call, asked, code, words):

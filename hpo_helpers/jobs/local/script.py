@@ -28,6 +28,11 @@ class LocalScript(LocalLauncher):
         The program and its first arguments, such as ``["Rscript", "train.R"]``.
     n_workers, fixed, metric
         As in `LocalLauncher`.
+
+    Raises
+    ------
+    TypeError
+        If `command` is no list of strings.
     """
 
     def __init__(

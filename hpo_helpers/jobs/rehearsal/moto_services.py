@@ -26,15 +26,6 @@ BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 WORDS = re.compile(r'([A-Za-z]\w*( \w+)*|"[^"]*")?')  #: the filter patterns that moto knows
 
 
-def check_service(environ: Fields) -> str:
-    """Return which service of moto's a request is for, or raise ServiceError."""
-    signed = environ.get("HTTP_AUTHORIZATION", "") + environ["QUERY_STRING"].replace("%2F", "/")
-    name = re.search(r"/\d{8}/[^/]+/([^/]+)/aws4_request|$", signed)[1] or "s3"
-    if name not in ("s3", "logs", "sts", "iam"):
-        raise refusal(f"the service {name!r}")
-    return name
-
-
 def check_s3(environ: Fields) -> None:
     """Raise ServiceError at what moto would pass over."""
     headers = [name[5:].lower().replace("_", "-") for name in environ if name.startswith("HTTP_X_AMZ_")]

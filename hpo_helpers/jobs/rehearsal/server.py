@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 from xml.sax.saxutils import escape
 
-from hpo_helpers.jobs.rehearsal.moto_services import check_s3, check_service, corrected
+from hpo_helpers.jobs.rehearsal.moto_services import check_s3, corrected
 from hpo_helpers.jobs.rehearsal.requests import Fields, ServiceError
 
 HOST = "127.0.0.1"
@@ -65,10 +65,9 @@ class _Front:
         if service == "SageMaker":
             answer = self._answer(operation, json.loads(body))
             return Response(json.dumps(answer, default=lambda time: time.timestamp()))
-        service = check_service(environ)
-        if service == "s3":
+        if not service:
             check_s3(environ)
-        if service == "logs":
+        if service.startswith("Logs_"):
             body = json.dumps(corrected(operation, json.loads(body), self._streams)).encode()
         environ |= {"wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))}
         with self._lock:
