@@ -22,6 +22,7 @@ class EachCellOnce(GridSampler):
     def __init__(self, sampler: GridSampler) -> None:
         self.__dict__.update(vars(sampler))
         self.n_cells = len(self._all_grids)
+        self._known: dict[int, int] = {}  # cells by trial
 
     def is_open(self, study: optuna.Study) -> bool:
         """Return whether a cell is without a trial, or a trial waits in the queue."""
@@ -60,6 +61,11 @@ class EachCellOnce(GridSampler):
             time.sleep(0.01)
 
     def _cell_of(self, trial):
+        if trial.number not in self._known and (cell := self._look_up(trial)) is not None:
+            self._known[trial.number] = cell
+        return self._known.get(trial.number)
+
+    def _look_up(self, trial):
         values = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
         cell = tuple(values.get(name, self) for name in self._param_names)
         if cell in self._all_grids:  # also where another order of cells was drawn

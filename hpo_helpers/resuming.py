@@ -62,18 +62,13 @@ def is_being_asked_for(trial: FrozenTrial) -> bool:
     return abs(time.time() - trial.datetime_start.timestamp()) < ASKING_SECONDS
 
 
-def withdraw(study: optuna.Study, trial: Trial | FrozenTrial, reason: str) -> None:
-    """Close a trial that does not count."""
-    study._storage.set_trial_user_attr(trial._trial_id, "requeued", True)
-    _fail(study, trial, reason)
-
-
 def requeue(study: optuna.Study, trial: Trial | FrozenTrial, reason: str, *, n_deaths: int = 0) -> None:
     """Close a trial that was cut off, and put its configuration back into the queue."""
     asked = study._storage.get_trial(trial._trial_id)
     params = {**asked.system_attrs.get("fixed_params", {}), **asked.params}
-    withdraw(study, trial, reason)
-    if params:
+    study._storage.set_trial_user_attr(trial._trial_id, "requeued", True)
+    _fail(study, trial, reason)
+    if params and "requeued" not in asked.user_attrs:  # else its grid had no cell for it
         deaths = asked.user_attrs.get("n_deaths", 0) + n_deaths
         study.enqueue_trial(params, user_attrs={"retry_of": trial.number, "n_deaths": deaths})
 

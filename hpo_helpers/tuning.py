@@ -192,7 +192,7 @@ class _Session:
             self._starting = trial
         if self._is_one_too_many(trial):
             self._starting = None
-            return resuming.withdraw(self._study, trial, "other processes had asked for the last ones")
+            return resuming.requeue(self._study, trial, "other processes had asked for the last ones")
         try:
             params = self._space(trial) if callable(self._space) else trial.params
             _check_choices(self._study, trial.distributions)

@@ -304,6 +304,26 @@ def test_a_grid_that_is_interrupted_or_queued_by_hand_trains_each_cell_once(seed
     assert trained_cells(study) == EACH_ONCE
 
 
+@pytest.mark.parametrize("sampler", [optuna.samplers.RandomSampler(0), optuna.samplers.GridSampler(CELLS)])
+def test_of_those_that_ask_at_the_same_time_no_more_are_trained_than_were_wanted(monkeypatch, sampler):
+    study = new_study(sampler=sampler)
+    others, ask = [], study.ask
+
+    def ask_beside_another(space):
+        others.append(ask(space))
+        resuming.sign(others[-1])
+        return ask(space)
+
+    monkeypatch.setattr(study, "ask", ask_beside_another)
+    launcher = run(study, space=GRID_SPACE, n_trials=1)
+    assert len(others) == 1 and launcher.jobs == []
+    study.tell(others[0], state=TrialState.FAIL)
+    monkeypatch.setattr(study, "ask", ask)
+    run(study, space=GRID_SPACE, n_trials=6)
+    counted = [trial for trial in study.trials if "requeued" not in trial.user_attrs]
+    assert len(counted) == 6 and study.trials[1].params in [trial.params for trial in counted]
+
+
 def test_a_trial_of_a_living_process_is_left_alone():
     study = new_study()
     study.set_user_attr("tuned by a process of the past", DEAD)
