@@ -162,10 +162,11 @@ def _is_abandoned(study, trial):
     owner = trial.user_attrs.get("owner")
     if owner is not None:
         return _is_dead(owner)
-    # Either a process died between asking and signing, or somebody asks by hand, or Optuna's
-    # own optimize trains it, whose heartbeats are heeded.
+    # Either a process died between asking and signing, or somebody asks by hand, here perhaps, or
+    # Optuna's own optimize trains it, whose heartbeats are heeded.
     tuned_by = _signs_of_life(study).values()
-    if _has_heartbeats(study) or not tuned_by or not all(map(_is_dead, tuned_by)):
+    lives_here = [each["host"] == socket.gethostname() and not _is_dead(each) for each in tuned_by]
+    if _has_heartbeats(study) or not tuned_by or any(lives_here):
         return False
     return trial.datetime_start.timestamp() < BEGUN
 

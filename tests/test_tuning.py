@@ -360,6 +360,16 @@ def test_what_a_process_on_another_machine_left_is_trained_here_unless_it_gives_
     assert Counter(t.state for t in study.trials) == {TrialState.COMPLETE: 4, TrialState.FAIL: 2}
 
 
+@pytest.mark.parametrize("owner", [DEAD, DEAD | {"host": "gone"}])
+def test_what_a_process_of_the_past_had_asked_for_but_not_signed_is_closed(monkeypatch, owner):
+    monkeypatch.setattr(resuming, "BEGUN", math.inf)
+    study = new_study()
+    study.set_user_attr(resuming._name(owner), owner)
+    study.ask(SPACE)
+    run(study, n_trials=2)
+    assert [trial.state for trial in study.trials] == [TrialState.FAIL] + [TrialState.COMPLETE] * 2
+
+
 def test_a_configuration_whose_process_dies_each_time_fails_after_two_retries():
     study = new_study()
     study.enqueue_trial({"x": 0.5})
