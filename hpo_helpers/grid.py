@@ -1,7 +1,5 @@
 """A grid whose cells are each trained once, by however many workers and processes."""
 
-from __future__ import annotations
-
 import time
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A study on disk that outlives the kernel, and a disk that was full."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Going on with a study that was cut off: what nobody trains any more, and what time it is."""
 
-from __future__ import annotations
-
 import functools
 import os
 import socket

@@ -1,7 +1,5 @@
 """tune(): ask, launch, report, prune, tell, for any Optuna study over any launcher."""
 
-from __future__ import annotations
-
 import json
 import math
 import signal

@@ -1,7 +1,5 @@
 """The sweep expressions of Azure Machine Learning."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """Amazon SageMaker's parameter ranges."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The distributions of scipy.stats, as scikit-learn's RandomizedSearchCV takes them."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """Syne Tune's domains, in the form in which Syne Tune writes them to JSON."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """Each hyperparameter's range as the interval from 0 to 1, and the way back."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from numbers import Real

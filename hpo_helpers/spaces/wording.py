@@ -1,7 +1,5 @@
 """What the dialects share: each parameter is said or read, or refused, on its own."""
 
-from __future__ import annotations
-
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping

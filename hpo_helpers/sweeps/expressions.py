@@ -1,7 +1,5 @@
 """The expressions of a sweep's search space, and values for them."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable, Mapping

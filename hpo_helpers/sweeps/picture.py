@@ -1,7 +1,5 @@
 """The metric curves of a sweep's trials, as a notebook shows them."""
 
-from __future__ import annotations
-
 import io
 import sys
 from typing import Any

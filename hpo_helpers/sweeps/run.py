@@ -1,7 +1,5 @@
 """A sweep job on this machine, by Optuna over any launcher."""
 
-from __future__ import annotations
-
 import math
 import os
 import time

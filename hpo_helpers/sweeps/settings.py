@@ -4,8 +4,6 @@
 the service says no after the upload, or never.
 """
 
-from __future__ import annotations
-
 import re
 import warnings
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """What the operating system is asked for on behalf of a process."""
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import os

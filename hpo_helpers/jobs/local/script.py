@@ -1,7 +1,5 @@
 """Training by a command line, whose printed lines are its reports."""
 
-from __future__ import annotations
-
 import functools
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """What `create_training_job` is told: SageMaker's names and encodings."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """What SageMaker knows of training jobs, and the lines that they print."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from typing import Any
