@@ -481,6 +481,7 @@ def wrapped(folder, code):
     [
         ("print('hello=you\\nepoch=1 error=.5 seconds=1e-2')", ["1 {'error': 0.5, 'seconds': 0.01}"]),
         ("[logging.error('val/acc=%s', x) for x in (1, 2)]", ["1 {'val/acc': 1}", "2 {'val/acc': 2}"]),
+        ("print('epoch=0 error=1\\nepoch=last error=2')", ["0 {'error': 1}", "2 {'error': 2}"]),
         ("print('acc@1=1 phase=x')", []),  # MLflow takes no such name
     ],
 )

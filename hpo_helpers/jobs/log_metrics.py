@@ -70,11 +70,12 @@ def main(command):
     counts = collections.Counter()
     try:
         for pairs in run(command):
-            epoch = pairs.pop("epoch", None)
             metrics = {name: value for name, value in pairs.items() if _is_metric(name, value)}
+            epoch = metrics.pop("epoch", None)
             counts.update(metrics.keys())
             if metrics:
-                mlflow.log_metrics(metrics, step=epoch or max(counts[name] for name in metrics))
+                step = max(counts[name] for name in metrics) if epoch is None else int(epoch)
+                mlflow.log_metrics(metrics, step=step)
     except subprocess.CalledProcessError as error:
         return error.returncode
 
