@@ -53,31 +53,63 @@ def train(
     seeded(seed, 0)
     net = build_network(n_layers, width, activation, dropout_input, dropout_hidden)
     net.initialize(mx.init.Xavier(magnitude=3 * init_scale**2))
-    net.hybridize(static_alloc=True, static_shape=True)
-    loss = mx.gluon.loss.SoftmaxCrossEntropyLoss()
-    loss.hybridize(static_alloc=True, static_shape=True)
-    settings = {"learning_rate": learning_rate, "wd": weight_decay}
+    weights, gradients = in_one_array(net)
+    losses_of = Losses(net)
+    losses_of.hybridize(static_alloc=True, static_shape=True)
+    settings = {"learning_rate": learning_rate, "wd": weight_decay, "rescale_grad": 1 / batch_size}
     if optimizer == "sgd":
         settings["momentum"] = momentum
-    trainer = mx.gluon.Trainer(net.collect_params(), optimizer, settings, kvstore=None)
+    optimizer = mx.optimizer.create(optimizer, **settings)
+    update = mx.optimizer.get_updater(optimizer)
 
+    windows = all_shifts(images[:, 0], shift)
     n_batches = len(labels) // batch_size  # the images that remain get their turn in the next epoch's order
     for epoch in range(1, epochs + 1):
         random_state = seeded(seed, epoch)
         order = random_state.permutation(len(labels))[: n_batches * batch_size]
-        moved = shifted(images[order, 0], shift, random_state)
-        batches = mx.nd.array(moved.reshape(n_batches, batch_size, 784))
+        down, right = random_state.randint(0, 2 * shift + 1, size=(2, len(order)))
+        batches = mx.nd.array(windows[order, down, right].reshape(n_batches, batch_size, 784))
         digits = mx.nd.array(labels[order].reshape(n_batches, batch_size), dtype="float32")
-        for batch in range(n_batches if is_finite(net) else 0):
+        for batch in range(n_batches if is_finite(weights) else 0):
             if schedule == "cosine":
                 progress = (epoch - 1 + batch / n_batches) / FULL_LENGTH
-                trainer.set_learning_rate(learning_rate * 0.5 * (1 + math.cos(math.pi * progress)))
+                optimizer.set_learning_rate(learning_rate * 0.5 * (1 + math.cos(math.pi * progress)))
             with mx.autograd.record():
-                losses = loss(net(batches[batch]), digits[batch])
+                losses = losses_of(batches[batch], digits[batch])
             losses.backward()
-            trainer.step(batch_size)
+            update(0, gradients, weights)
         if epoch in EVALUATED:
-            yield {"epoch": epoch, **errors(net)}
+            yield {"epoch": epoch, **errors(net, weights)}
+
+
+class Losses(mx.gluon.HybridBlock):
+    """The network with its loss, so that a batch is one call."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net, self.loss = net, mx.gluon.loss.SoftmaxCrossEntropyLoss()
+
+    def hybrid_forward(self, F, images, labels):
+        return self.loss(self.net(images), labels)
+
+
+def in_one_array(net) -> tuple:
+    """Move all weights of a network into one array, and their gradients into another.
+
+    The optimizer then takes one step a batch instead of two a layer: the same numbers in two thirds of the time.
+    """
+    parameters = list(net.collect_params().values())
+    size = sum(parameter.data().size for parameter in parameters)
+    weights, gradients, start = mx.nd.zeros(size), mx.nd.zeros(size), 0
+    for parameter in parameters:
+        values = parameter.data()
+        place = slice(start, start + values.size)
+        parameter._data = [weights[place].reshape(values.shape)]
+        parameter._grad = [gradients[place].reshape(values.shape)]
+        parameter.data()[:] = values
+        mx.autograd.mark_variables(parameter.list_data(), parameter.list_grad())
+        start = place.stop
+    return weights, gradients
 
 
 def seeded(seed: int, epoch: int) -> np.random.RandomState:
@@ -99,22 +131,23 @@ def build_network(n_layers, width, activation, dropout_input, dropout_hidden):
     return net
 
 
-def shifted(images: np.ndarray, pixels: int, random_state: np.random.RandomState) -> np.ndarray:
-    """Move each image by up to so many pixels, down or up and right or left; paper fills the margin."""
+def all_shifts(images: np.ndarray, pixels: int) -> np.ndarray:
+    """Return a view of each image moved by up to so many pixels, down or up and right or left; paper fills the margin.
+
+    Axes: image, move down, move right, row, column.
+    """
     padded = np.pad(images, ((0, 0), (pixels, pixels), (pixels, pixels)))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (28, 28), axis=(1, 2))
-    down, right = random_state.randint(0, 2 * pixels + 1, size=(2, len(images)))
-    return windows[np.arange(len(images)), down, right]
+    return np.lib.stride_tricks.sliding_window_view(padded, (28, 28), axis=(1, 2))
 
 
-def is_finite(net) -> bool:
+def is_finite(weights) -> bool:
     """Say whether all weights are numbers."""
-    return all(np.isfinite(weights.data().asnumpy()).all() for weights in net.collect_params().values())
+    return bool(np.isfinite(weights.asnumpy()).all())
 
 
-def errors(net) -> dict[str, float]:
+def errors(net, weights) -> dict[str, float]:
     """Return the share of images of each part that the network takes for another digit."""
-    if not is_finite(net):
+    if not is_finite(weights):
         return dict.fromkeys(parts(), ERROR_OF_GUESSING)
     return {name: evaluate(net, *part, batch_size=1000) for name, part in parts().items()}
 
