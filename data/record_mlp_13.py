@@ -6,7 +6,8 @@
 A run is one method under one seed: trainings one after the other, 1,350 epochs in all (50 full trainings where
 nothing is stopped early), then its incumbent, the lowest validation error after 27 epochs, trained anew under
 five further seeds. Training i of run s has the network's seed 10,000 s + i, and refit k 10,000 s + 9,000 + k,
-whatever the method: methods differ by what they propose alone.
+whatever the method: methods differ by what they propose alone, and what two of them propose alike (their first
+trials are the same random ones) is trained once.
 
 Interrupt it at any time. A run is a file in ``mlp_13_runs/``, written anew after each training, and one process
 at a time has it: a second one (``--backwards`` begins from the end of the list) shares the work. A run that was
@@ -43,6 +44,7 @@ from mnist_mlp_13 import EVALUATED, FULL_LENGTH, parts, train  # noqa: E402
 
 RUNS, WHOLE = HERE / "mlp_13_runs", HERE / "mnist_mlp_13.csv.gz"
 N_REFITS = 5
+OF_THE_RUN = {"method", "seed", "trial", "state"}  # columns that are no part of a training
 NAMES = list(train.__kwdefaults__)  # of the hyperparameters
 #: What one would type first: the arguments that `train` has by default.
 DEFAULT = {name: train.__kwdefaults__[name] for name in NAMES if name != "momentum"}
@@ -87,10 +89,10 @@ JOBS = [
 
 def run(method: str, seed: int, path: Path, train: Callable = train) -> pd.DataFrame:
     """Run a method, or go on with it, and return its rows; the file holds those of each training that ended."""
-    rows = read(path).to_dict("records") if path.exists() else []
-    recorded = {key: list(group) for key, group in itertools.groupby(rows, lambda row: row["network_seed"])}
+    recorded = by_training(path)
+    elsewhere = [by_training(other) for other in path.parent.glob(f"*_{seed}.csv")]
     rows = []
-    for training in trainings(method, seed, partial(curve, recorded=recorded, train=train)):
+    for training in trainings(method, seed, partial(curve, recorded=recorded, elsewhere=elsewhere, train=train)):
         rows += [{"method": method, "seed": seed, **row} for row in training]
         if training[0]["network_seed"] not in recorded:
             write(pd.DataFrame(rows), path)
@@ -125,20 +127,34 @@ def trainings(method: str, seed: int, curve: Callable[..., Iterator[dict]]) -> I
         yield [{"trial": incumbent.number, "state": "refit", **row} for row in rows]
 
 
-def curve(network_seed: int, params: dict, epochs: int, recorded: dict, train: Callable) -> Iterator[dict]:
-    """Yield the rows of a training: those that are recorded, else what training gives."""
-    for row in recorded.get(network_seed, []):
-        found = {name: row[name] for name in NAMES if pd.notna(row[name])}
-        if found != params:
-            raise ValueError(f"training {network_seed}: recorded {found}, proposed {params}; delete the file")
-        yield row
-    if network_seed in recorded:
+def by_training(path: Path) -> dict[int, list[dict]]:
+    """Return the rows of a run's file by the seed of the network."""
+    rows = read(path).to_dict("records") if path.exists() else []
+    return {key: list(group) for key, group in itertools.groupby(rows, lambda row: row["network_seed"])}
+
+
+def curve(network_seed: int, params: dict, epochs: int, recorded: dict, elsewhere: list, train: Callable) -> Iterator:
+    """Yield the rows of a training: those that this run has recorded, else another's, and what training adds."""
+    known = recorded.get(network_seed, [])
+    if known and params_of(known[0]) != params:
+        raise ValueError(f"training {network_seed}: recorded {params_of(known[0])}, proposed {params}; delete the file")
+    same = (run[network_seed] for run in elsewhere if network_seed in run)
+    known = known or max((rows for rows in same if params_of(rows[0]) == params), key=len, default=[])
+    known = [row for row in known if row["epoch"] <= epochs]
+    yield from ({name: value for name, value in row.items() if name not in OF_THE_RUN} for row in known)
+    if network_seed in recorded or len(known) > EVALUATED.index(epochs):
         return
     start, values = time.process_time(), {name: params.get(name) for name in NAMES}
-    for errors in train(epochs, network_seed, **params):
+    for done, errors in enumerate(train(epochs, network_seed, **params)):
         seconds = round(time.process_time() - start, 3)
-        yield {"network_seed": network_seed, **values, **errors, "seconds": seconds}
+        if done >= len(known):
+            yield {"network_seed": network_seed, **values, **errors, "seconds": seconds}
         start = time.process_time()
+
+
+def params_of(row: dict) -> dict:
+    """Return the configuration of a row: without the momentum under Adam."""
+    return {name: row[name] for name in NAMES if pd.notna(row[name])}
 
 
 #: A proposal must be recognised by its last digit.
