@@ -333,9 +333,9 @@ def paired_differences(
 
     Notes
     -----
-    For m methods, ``detectable`` is (t(1 - (1 - `confidence`) / 2m) + t(0.8)) s / √n, from the quantiles of Student's
-    t with n - 1 degrees of freedom and the standard deviation s of the n differences: the sample-size formula of
-    the paired t-test (Cohen, Statistical Power Analysis, 1988), which is close to Wilcoxon's.
+    For m methods, ``detectable`` is (t(1 - (1 - `confidence`) / 2m) + t(0.8)) s / √n, from the
+    quantiles of Student's t with n - 1 degrees of freedom and the standard deviation s of the n
+    differences: the size that a paired t-test needs (Cohen, Statistical Power Analysis, 1988).
 
     At 20 seeds and errors with a long tail, the interval of 95 % is one of about 90 %. Fewer
     than 6 seeds never give a p-value below 0.05. Choose the times before looking.

@@ -104,8 +104,9 @@ def expected_errors(incumbents: pd.DataFrame, curves: RecordedCurves | None = No
     """
     curves = curves or cnn_curves()
     params = incumbents[[f"params_{name}" for name in curves.space]].set_axis(list(curves.space), axis=1)
-    pairs = zip(params.to_dict("records"), incumbents["epoch"], strict=True)
-    return incumbents.assign(expected_error=[curves(row)[int(epoch) - 1]["test_error"] for row, epoch in pairs])
+    trained = zip(params.to_dict("records"), incumbents["epoch"].astype(int), strict=True)
+    errors = [curves(configuration)[epoch - 1]["test_error"] for configuration, epoch in trained]
+    return incumbents.assign(expected_error=errors)
 
 
 @functools.cache
