@@ -2,10 +2,11 @@
 
     make bench                  # or: python benchmarks/methods.py
 
-Each seed is another realisation of the noise in the recorded curves, the same for every method. The
-incumbents of all runs are written to ``data/method_comparison.csv.gz``; the tables
-that sum them up are printed. Interrupt it at any time: seeds that are in the file already are not run again.
-Move the file away to run all, which takes some twenty minutes on two processors.
+Each seed is another realisation of the noise in the recorded curves, the same for every method. Methods choose
+by these noisy errors, as in life; what they chose is judged by its test error without noise. The incumbents of
+all runs are written to ``data/method_comparison.csv.gz``, with their configurations; the tables that sum them up
+are printed. Interrupt it at any time: seeds that are in the file already are not run again. Move the file away
+to run all, which takes about an hour on two processors.
 """
 
 import argparse
@@ -22,21 +23,23 @@ from optuna.pruners import BasePruner, HyperbandPruner, NopPruner, SuccessiveHal
 from optuna.samplers import BaseSampler, CmaEsSampler, RandomSampler, TPESampler
 
 from hpo_helpers import comparing
-from hpo_helpers.curves import NoisyCurves, RecordedCurves
+from hpo_helpers.curves import NoisyCurves, RecordedCurves, expected_errors
 from hpo_helpers.datasets import load_curves
+from hpo_helpers.gaussian_process import GaussianProcessSampler
 from hpo_helpers.jobs.replay import ReplayLauncher
 from hpo_helpers.spaces import MNIST_CNN
 from hpo_helpers.train_mnist import train
+from hpo_helpers.tuning import tune
 
 EPOCHS = 27  # of a full training
 N_WORKERS = 4
 BUDGETS = (5, 10, 20, 60)  # in full trainings
 SEEDS_AT_A_TIME = 10
-DEFAULT = "TPE + Hyperband"
-RECOMMENDED = "univariate TPE + successive halving, default first"
+RECOMMENDED = "univariate TPE + successive halving"
+ALONE, KEPT = "default alone", "random search + successive halving, default never stopped"
 
-#: Trained before anything else by methods that say so: what the training script does when it is told nothing.
-#: These defaults were written before any curve was recorded. A space that lacks one of the names ignores it.
+#: What the training script does when it is told nothing. These defaults were written before any curve was
+#: recorded. A space that lacks one of the names ignores it.
 FIRST = [{name: inspect.signature(train).parameters[name].default for name in MNIST_CNN}]
 
 Method = Callable[[int], optuna.Study]  # a fresh study for a seed
@@ -46,11 +49,12 @@ DATA = Path(__file__).resolve().parent.parent / "data"
 
 @dataclass(frozen=True)
 class Setting:
-    """Which recording is tuned over, by how many workers, and under which seeds."""
+    """Which recording is tuned over, by how many workers, under which seeds; who trains the default first."""
 
     recording: str
     n_workers: int
-    seeds: range  #: from 1000 on, as methods were chosen under lower ones
+    seeds: range  #: from 6000 on, as methods were chosen under lower ones
+    default_first: bool = False  #: all methods, or none
 
     def curves(self) -> RecordedCurves:
         """Return the recorded curves, over those hyperparameters of the CNN that this network has too."""
@@ -58,22 +62,30 @@ class Setting:
         return RecordedCurves(table, {name: MNIST_CNN[name] for name in MNIST_CNN if name in table})
 
 
-CNN = Setting("mnist_cnn_curves", N_WORKERS, range(1000, 1050))
+CNN = Setting("mnist_cnn_curves", N_WORKERS, range(6000, 6100))
 SETTINGS = {
     "cnn": CNN,
-    "cnn, 16 workers": Setting("mnist_cnn_curves", 16, range(1000, 1030)),
-    "mlp": Setting("mnist_mlp_curves", N_WORKERS, range(1000, 1030)),
+    "cnn, default first": Setting("mnist_cnn_curves", N_WORKERS, range(6000, 6100), default_first=True),
+    "cnn, 16 workers": Setting("mnist_cnn_curves", 16, range(6000, 6030)),
+    "mlp": Setting("mnist_mlp_curves", N_WORKERS, range(6000, 6050)),
 }
 
 
-def new_study(
-    name: str, seed: int, sampler: BaseSampler, pruner: BasePruner, first: list[dict[str, Any]] | None = None
-) -> optuna.Study:
-    """Return a study with its name and seed in its name, and configurations that are to be trained first."""
-    study = optuna.create_study(study_name=f"{name}-{seed}", sampler=sampler, pruner=pruner)
-    for params in first or []:
-        study.enqueue_trial(params)
-    return study
+def new_study(name: str, seed: int, sampler: BaseSampler, pruner: BasePruner) -> optuna.Study:
+    """Return a study with its name and seed in its name."""
+    return optuna.create_study(study_name=f"{name}-{seed}", sampler=sampler, pruner=pruner)
+
+
+def beginning_with(first: list[dict[str, Any]], method: Method) -> Method:
+    """Return a method that trains some configurations first."""
+
+    def begun(seed: int) -> optuna.Study:
+        study = method(seed)
+        for params in first:
+            study.enqueue_trial(params)
+        return study
+
+    return begun
 
 
 def random_search(seed: int) -> optuna.Study:
@@ -89,6 +101,11 @@ def tpe(seed: int) -> optuna.Study:
 def cma_es(seed: int) -> optuna.Study:
     """Search by an evolution strategy that adapts its covariance matrix, and train to the end."""
     return new_study("cma-es", seed, CmaEsSampler(seed=seed, warn_independent_sampling=False), NopPruner())
+
+
+def gaussian_process(seed: int) -> optuna.Study:
+    """Search by the expected improvement under a Gaussian process, and train to the end."""
+    return new_study("gaussian-process", seed, GaussianProcessSampler(seed), NopPruner())
 
 
 def successive_halving() -> BasePruner:
@@ -116,20 +133,43 @@ def univariate_halving(seed: int) -> optuna.Study:
     return new_study("univariate-halving", seed, univariate_tpe(seed), successive_halving())
 
 
-def default_first(seed: int) -> optuna.Study:
-    """Search by univariate TPE, halve successively, and begin with a default configuration."""
-    return new_study("default-first", seed, univariate_tpe(seed), successive_halving(), FIRST)
+def gaussian_process_halving(seed: int) -> optuna.Study:
+    """Search by a Gaussian process over all trials, those that were stopped included; halve successively."""
+    return new_study("gaussian-process-halving", seed, GaussianProcessSampler(seed), successive_halving())
+
+
+class AllButTheFirst(BasePruner):
+    """Stop what another pruner stops, but never the first trial."""
+
+    def __init__(self, pruner: BasePruner) -> None:
+        self._pruner = pruner
+
+    def prune(self, study, trial):
+        return trial.number > 0 and self._pruner.prune(study, trial)
+
+
+def kept_default(seed: int) -> optuna.Study:
+    """Draw at random, halve successively all but the default."""
+    return new_study("random-halving", seed, RandomSampler(seed), AllButTheFirst(successive_halving()))
 
 
 METHODS: dict[str, Method] = {
     "random search": random_search,
     "TPE": tpe,
     "CMA-ES": cma_es,
+    "Gaussian process": gaussian_process,
     "random search + successive halving": random_halving,
-    DEFAULT: tpe_hyperband,
-    "univariate TPE + successive halving": univariate_halving,
-    RECOMMENDED: default_first,
+    "TPE + Hyperband": tpe_hyperband,
+    RECOMMENDED: univariate_halving,
+    "Gaussian process + successive halving": gaussian_process_halving,
 }
+
+
+def methods_of(setting: Setting) -> dict[str, Method]:
+    """Return the methods that a setting compares; what becomes of the default matters where all train it."""
+    if not setting.default_first:
+        return METHODS
+    return {name: beginning_with(FIRST, method) for name, method in {**METHODS, KEPT: kept_default}.items()}
 
 
 @functools.cache
@@ -143,7 +183,9 @@ def seconds_of(trainings: float, setting: Setting = CNN) -> float:
     return trainings * training_seconds(setting.recording) / setting.n_workers
 
 
-def compare(setting: Setting, seeds: Sequence[int], n_jobs: int, methods: dict[str, Method] = METHODS) -> pd.DataFrame:
+def compare(
+    setting: Setting, seeds: Sequence[int], n_jobs: int, methods: dict[str, Method] | None = None
+) -> pd.DataFrame:
     """Run methods under some seeds; `comparing.run_methods` says what is returned."""
     curves = setting.curves()
 
@@ -151,80 +193,48 @@ def compare(setting: Setting, seeds: Sequence[int], n_jobs: int, methods: dict[s
     def launcher(seed: int) -> ReplayLauncher:
         return ReplayLauncher(setting.n_workers, curves=NoisyCurves(seed, curves=curves))
 
-    times = {"epochs": EPOCHS, "timeout": seconds_of(max(BUDGETS), setting)}
-    settings = {"space": curves.space, "launcher": launcher, **times}
-    incumbents = comparing.run_methods(methods, seeds, n_jobs=n_jobs, **settings)
+    limits = {"epochs": EPOCHS, "timeout": seconds_of(max(BUDGETS), setting)}
+    settings = {"space": curves.space, "launcher": launcher, "n_jobs": n_jobs}
+    found = comparing.run_methods(methods or methods_of(setting), seeds, **settings, **limits)
+    alone = pd.concat([default_alone(seed, launcher, curves.space) for seed in seeds])
+    return rounded(pd.concat([found, alone]), curves.space)
+
+
+def default_alone(seed: int, launcher: Callable[[int], ReplayLauncher], space: comparing.Space) -> pd.DataFrame:
+    """Train the default once, and return its incumbents: the lowest errors so far, epoch by epoch."""
+    study = beginning_with(FIRST, random_search)(seed)
+    with launcher(seed) as opened:
+        tune(study, space, opened, epochs=EPOCHS, n_trials=1, progress=False)
+    params = {f"params_{name}": value for name, value in study.trials[0].params.items()}
+    return comparing.anytime(study).assign(method=ALONE, seed=seed, **params)
+
+
+def rounded(incumbents: pd.DataFrame, space: comparing.Space) -> pd.DataFrame:
+    """Keep what is recorded, to as many digits as matter."""
     columns = ["method", "seed", "trial", "epoch", "time", "value", "test_error"]
-    return incumbents[columns].round({"time": 2, "value": 5, "test_error": 5})
-
-
-@functools.cache
-def best_error(recording: str) -> float:
-    """Return the test error of the best configuration: the one that validation chooses."""
-    if recording == CNN.recording:
-        return comparing.best_configuration(load_curves("mnist_cnn_noise"))["test_error"]
-    # Trained under one seed only: the mean of the last epochs stands for that of several trainings.
-    curves = load_curves(recording)
-    last = curves[curves["epoch"] > EPOCHS - 3].groupby("configuration")[["valid_error", "test_error"]].mean()
-    return float(last.loc[last["valid_error"].idxmin(), "test_error"])
-
-
-@functools.cache
-def typical_error(recording: str) -> float:
-    """Return the median test error of all configurations, trained to the end."""
-    curves = load_curves(recording)
-    return float(curves.loc[curves["epoch"] == EPOCHS, "test_error"].median())
-
-
-def with_regret(table: pd.DataFrame, setting: Setting = CNN) -> pd.DataFrame:
-    """Add the column ``regret``: 0 is the best configuration of the grid, 1 the median one."""
-    return comparing.normalised_regret(table, best_error(setting.recording), typical_error(setting.recording))
+    params = incumbents[[f"params_{name}" for name in space]].map(lambda value: float(f"{value:.5g}"))
+    return incumbents[columns].round({"time": 2, "value": 5, "test_error": 5}).join(params)
 
 
 def at_trainings(incumbents: pd.DataFrame, trainings: Sequence[float], setting: Setting = CNN) -> pd.DataFrame:
-    """Return incumbents and their regret after so many ``trainings``' worth of time."""
+    """Return incumbents and their errors without noise after so many ``trainings``' worth of time."""
     table = comparing.at_times(incumbents, [seconds_of(number, setting) for number in trainings])
     table["trainings"] = (table["time"] / seconds_of(1, setting)).round(6)
-    return with_regret(table, setting)
+    return expected_errors(table, setting.curves())
 
 
-def regrets(table: pd.DataFrame) -> pd.DataFrame:
-    """Return each method's regret in per cent, median and quartiles, a column for each budget."""
-    found = comparing.summarise(table, "regret", by=["method", "trainings"])
-    percent = 100 * found[["lower_quartile", "median", "upper_quartile"]]
-    found["regret"] = [f"{middle:.1f} ({low:.1f} to {high:.1f})" for low, middle, high in percent.to_numpy()]
-    return found.pivot(index="method", columns="trainings", values="regret").loc[list(METHODS)]
+def errors(table: pd.DataFrame) -> pd.DataFrame:
+    """Return each method's error in per cent, the mean and its standard error, a column for each budget."""
+    groups = (100 * table["expected_error"]).groupby([table["method"], table["trainings"]], sort=False)
+    cells = groups.agg(lambda found: f"{found.mean():.2f} ± {found.sem():.2f}")
+    return cells.unstack("trainings")
 
 
-def ranks(table: pd.DataFrame) -> pd.DataFrame:
-    """Return each method's average rank, a column for each budget."""
-    found = comparing.average_ranks(table.assign(time=table["trainings"]))
-    found = found.rename(columns={"time": "trainings"})
-    return found.pivot(index="method", columns="trainings", values="average_rank").loc[list(METHODS)].round(2)
-
-
-def differences(table: pd.DataFrame) -> pd.DataFrame:
-    """Return by how much the methods' test errors differ from the recommended one's, in percentage points."""
-    found = comparing.paired_differences(table.assign(time=table["trainings"]), RECOMMENDED)
-    found[["difference", "low", "high"]] *= 100
-    found = found.rename(columns={"time": "trainings"})
-    return found.round({"difference": 3, "low": 3, "high": 3, "p_value": 4, "p_adjusted": 4})
-
-
-def time_saved(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the time each method needs for the median regret that Optuna's default has at each budget.
-
-    It is a share of the time that the default itself needs. NaN: not reached in the time there is.
-    """
-    found = comparing.summarise(table, "regret", by=["method", "trainings"])
-    medians = found.pivot(index="trainings", columns="method", values="median")
-    first = {budget: (medians <= medians.loc[budget, DEFAULT]).apply(_first_true) for budget in BUDGETS}
-    shares = pd.DataFrame(first).loc[list(METHODS)]
-    return (shares / shares.loc[DEFAULT]).round(2)
-
-
-def _first_true(reached: pd.Series) -> float:
-    return reached.idxmax() if reached.any() else float("nan")
+def differences(table: pd.DataFrame, baseline: str) -> pd.DataFrame:
+    """Return by how much the methods' errors differ from a baseline's, in percentage points."""
+    found = comparing.paired_differences(table.assign(time=table["trainings"]), baseline, value="expected_error")
+    found[["difference", "low", "high", "detectable"]] *= 100
+    return found.rename(columns={"time": "trainings"}).round(3)
 
 
 def main() -> None:
@@ -254,15 +264,10 @@ def run_missing(name: str, setting: Setting, out: Path, n_jobs: int) -> None:
 def print_tables(name: str, setting: Setting, incumbents: pd.DataFrame) -> None:
     """Print what the comparison found in one setting."""
     table = at_trainings(incumbents, BUDGETS, setting)
-    quarters = at_trainings(incumbents, [number / 4 for number in range(1, 4 * max(BUDGETS) + 1)], setting)
-    distance = comparing.critical_difference(len(METHODS), incumbents["seed"].nunique())
-    best, typical = best_error(setting.recording), typical_error(setting.recording)
     print(f"\n{name}: {setting}")
-    print(f"Test error of the best configuration {best:.4f}, of the median one {typical:.4f}")
-    show("Regret in %, median (quartiles), after so many full trainings' worth of time", regrets(table))
-    show(f"Average rank (methods differ from {distance:.2f} on)", ranks(table))
-    show(f"Test error less that of {RECOMMENDED!r}, percentage points", differences(table))
-    show(f"Share of the time that {DEFAULT} needs for its median regret at each budget", time_saved(quarters))
+    show("Test error without noise in %, mean ± standard error, after so many full trainings' worth", errors(table))
+    for baseline in ("random search", ALONE):
+        show(f"The same less that of {baseline!r}, in percentage points", differences(table, baseline))
 
 
 def show(title: str, table: pd.DataFrame) -> None:

@@ -195,8 +195,9 @@ def multi_fidelity(seed: int, launcher: ReplayLauncher) -> Found:
     It begins with the learning rate that `train` has by default.
     """
     space = {"learning_rate": MNIST_MLP["learning_rate"]}
-    first = [{name: FIRST[0][name] for name in space}]
-    study = new_study("multi-fidelity", seed, univariate_tpe(seed), successive_halving(), first)
+    first = {name: FIRST[0][name] for name in space}
+    study = new_study("multi-fidelity", seed, univariate_tpe(seed), successive_halving())
+    study.enqueue_trial(first)
     tune(study, space, launcher, epochs=EPOCHS, timeout=BUDGET / N_WORKERS, progress=False)
     return study, len(study.trials)
 

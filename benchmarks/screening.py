@@ -14,12 +14,9 @@ from collections.abc import Callable
 
 import methods
 import optuna
-import pandas as pd
 from optuna.pruners import BasePruner, HyperbandPruner, NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import BaseSampler, CmaEsSampler, QMCSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial
-
-from hpo_helpers import comparing
 
 SEEDS = range(20)
 BASELINE = "univariate TPE"
@@ -96,20 +93,8 @@ def study_of(name: str, seed: int) -> optuna.Study:
     """Return a fresh study of a candidate, the default configuration waiting to be trained first."""
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # of Sobol, and of what CMA-ES learns from
     sampler, pruner = CANDIDATES[name]
-    return methods.new_study(name.replace(" ", "-"), seed, sampler(seed), pruner(), methods.FIRST)
-
-
-def regrets(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the median regret of every candidate in per cent, a column for each budget."""
-    found = comparing.summarise(table, "regret", by=["method", "trainings"])
-    return (100 * found.pivot(index="method", columns="trainings", values="median")).round(1)
-
-
-def differences(table: pd.DataFrame) -> pd.DataFrame:
-    """Return how the candidates' test errors differ from the baseline's, in percentage points."""
-    found = comparing.paired_differences(table.assign(time=table["trainings"]), BASELINE)
-    found[["difference", "low", "high"]] *= 100
-    return found.rename(columns={"time": "trainings"}).round(3)
+    new_study = functools.partial(methods.new_study, name.replace(" ", "-"))
+    return methods.beginning_with(methods.FIRST, lambda seed: new_study(seed, sampler(seed), pruner()))(seed)
 
 
 def main() -> None:
@@ -122,8 +107,8 @@ def main() -> None:
     candidates = {name: functools.partial(study_of, name) for name in names}
     incumbents = methods.compare(methods.CNN, SEEDS, arguments.jobs, candidates)
     table = methods.at_trainings(incumbents, methods.BUDGETS)
-    methods.show("Median regret in %, after so many full trainings' worth of time", regrets(table))
-    methods.show(f"Test error less that of {BASELINE!r}, percentage points", differences(table))
+    methods.show("Test error without noise in %, after so many full trainings' worth of time", methods.errors(table))
+    methods.show(f"The same less that of {BASELINE!r}, in percentage points", methods.differences(table, BASELINE))
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ def training(handle="a", **settings):
 
 
 def new_launcher(n_workers=1, charge=False):
-    return driving.TimedLauncher(charge=charge, n_workers=n_workers, curves=driving.resumable(flat_curve))
+    return driving.TimedLauncher(charge=charge, n_workers=n_workers, curves=driving.resumable(flat_curve, flat_curve))
 
 
 def test_a_training_that_goes_on_from_a_checkpoint_costs_its_further_epochs_only():

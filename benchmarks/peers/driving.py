@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 from optuna.distributions import BaseDistribution
 
-from hpo_helpers.curves import NoisyCurves
+from hpo_helpers.curves import NoisyCurves, cnn_curves
 from hpo_helpers.jobs import Job, Report
 from hpo_helpers.jobs.replay import Curves, ReplayLauncher
 from hpo_helpers.spaces import MNIST_CNN
@@ -97,12 +97,17 @@ class TimedLauncher(ReplayLauncher):
             self._returned = time.process_time()
 
 
-def resumable(curves: NoisyCurves) -> Curves:
-    """Let a training begin after the epoch ``since``, where its parameters name one."""
+def resumable(curves: Curves, without_noise: Curves) -> Curves:
+    """Let a training begin after the epoch ``since``, where its parameters name one.
+
+    What methods never see goes with each epoch: its ``expected_error``, the test error without noise.
+    """
 
     def trained(params: Mapping[str, Any]) -> list[dict[str, Any]]:
         hyperparameters = {name: value for name, value in params.items() if name != "since"}
-        return curves(hyperparameters)[params.get("since", 0) :]
+        pairs = zip(curves(hyperparameters), without_noise(hyperparameters), strict=True)
+        rows = [noisy | {"expected_error": plain["test_error"]} for noisy, plain in pairs]
+        return rows[params.get("since", 0) :]
 
     return trained
 
@@ -145,7 +150,8 @@ def incumbents(reports: Iterable[Report], launcher: TimedLauncher, timeout: floa
     for report in reports:
         if report.value < best:
             best = report.value
-            rows.append({"time": report.time, "value": best, "test_error": report.metrics["test_error"]})
+            judged = {name: report.metrics[name] for name in ("test_error", "expected_error")}
+            rows.append({"time": report.time, "value": best, **judged})
     spent = {"epochs": len(reports), "optimizer_seconds": launcher.optimizer_seconds}
     return pd.DataFrame([*rows, {**rows[-1], "time": timeout, **spent}])
 
@@ -193,7 +199,7 @@ def main(methods: Mapping[str, Method], run: Callable[..., list[Report]] = run) 
         # Some of these libraries draw from the global generators.
         random.seed(seed)
         np.random.seed(seed)
-        settings = {"n_workers": N_WORKERS, "curves": resumable(NoisyCurves(seed)), "metric": METRIC}
+        settings = {"n_workers": N_WORKERS, "curves": resumable(NoisyCurves(seed), cnn_curves()), "metric": METRIC}
         with TimedLauncher(charge=charge, **settings) as launcher:
             peer = methods[arguments.method](MNIST_CNN, seed, arguments.first)
             return incumbents(run(peer, launcher, timeout), launcher, timeout)

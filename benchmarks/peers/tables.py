@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import methods as ours
@@ -11,7 +12,6 @@ import pandas as pd
 from methods import BUDGETS, RECOMMENDED
 
 from hpo_helpers import comparing
-from hpo_helpers.datasets import load_curves
 
 BEGIN, END = "<!-- made by peers.py: begin -->", "<!-- made by peers.py: end -->"
 
@@ -36,16 +36,15 @@ def tables(runs: pd.DataFrame, rows: list[Row], left_out: Mapping[str, str]) -> 
     left_out
         Why a method is missing, or some of its seeds are.
     """
-    runs = ours.with_regret(runs)
     times = [ours.seconds_of(budget) for budget in BUDGETS]
     free, charged = (at_times(runs, charge, times) for charge in (False, True))
     parts = [
         settings(),
-        "**The optimizer's time charged.** Regret, median (quartiles):",
-        markdown(["method", "seeds", *BUDGETS], each(rows, lambda row: regrets(row, charged))),
-        "**The optimizer's time not charged.** Regret, median (quartiles):",
-        markdown(["method", "seeds", *BUDGETS], each(rows, lambda row: regrets(row, free))),
-        f"**Difference in test error to “{RECOMMENDED}”**, in percentage points, time charged: mean over the "
+        "**The optimizer's time charged.** Test error without noise in %, mean ± standard error:",
+        markdown(["method", "seeds", *BUDGETS], each(rows, lambda row: errors(row, charged))),
+        "**The optimizer's time not charged.** Test error without noise in %, mean ± standard error:",
+        markdown(["method", "seeds", *BUDGETS], each(rows, lambda row: errors(row, free))),
+        f"**The same less that of “{RECOMMENDED}”**, in percentage points, time charged: mean over the "
         "seeds in common, and its 95 % bootstrap interval. Above 0, the method is worse. Bold is what holds at "
         "the 5 % level although so many methods are compared.",
         markdown(["method", "seeds", *BUDGETS], each(rows, lambda row: differences(row, charged, len(rows) - 1))),
@@ -67,13 +66,10 @@ def at_times(runs: pd.DataFrame, charge: bool, times: Iterable[float]) -> pd.Dat
 
 def settings() -> str:
     """Say what is the same for all methods, and what the numbers mean."""
-    best = comparing.best_configuration(load_curves("mnist_cnn_noise"))
     return (
         f"{ours.N_WORKERS} workers, trainings of at most {ours.EPOCHS} epochs; a full training takes "
-        f"{ours.N_WORKERS * ours.seconds_of(1):.1f} s on average. A regret of 0 is the test error of the best "
-        f"configuration ({best['test_error']:.2%}, a mean over {best['n_seeds']} training seeds), 100 that of "
-        f"the median configuration. The columns are after {', '.join(map(str, BUDGETS))} full trainings' worth "
-        "of worker time."
+        f"{ours.N_WORKERS * ours.seconds_of(1):.1f} s on average. The columns are after "
+        f"{', '.join(map(str, BUDGETS))} full trainings' worth of worker time."
     )
 
 
@@ -82,14 +78,14 @@ def each(rows: list[Row], cells: Callable[[Row], list | None]) -> list[list]:
     return [found for row in rows if (found := cells(row))]
 
 
-def regrets(row: Row, incumbents: pd.DataFrame) -> list | None:
-    """Return a method's regret in per cent at each budget."""
-    summary = comparing.summarise(incumbents[incumbents["method"] == row.method], "regret")
-    if summary.empty:
+def errors(row: Row, incumbents: pd.DataFrame) -> list | None:
+    """Return a method's error without noise at each budget, in per cent."""
+    found = 100 * incumbents[incumbents["method"] == row.method].set_index("time")["expected_error"]
+    if found.empty:
         return None
-    percent = 100 * summary[["median", "lower_quartile", "upper_quartile"]]
-    cells = [f"{median:.1f} ({low:.1f} to {high:.1f})" for median, low, high in percent.to_numpy()]
-    return [row.method, summary["n_seeds"].iloc[0], *cells]
+    times = found.groupby(level="time")
+    cells = [f"{mean:.2f} ± {error:.2f}" for mean, error in zip(times.mean(), times.sem(), strict=True)]
+    return [row.method, times.size().iloc[0], *cells]
 
 
 def differences(row: Row, incumbents: pd.DataFrame, n_comparisons: int) -> list | None:
@@ -97,9 +93,10 @@ def differences(row: Row, incumbents: pd.DataFrame, n_comparisons: int) -> list 
     pair = incumbents[incumbents["method"].isin([row.method, RECOMMENDED])]
     if row.method == RECOMMENDED or not enough(pair):
         return None
-    found = comparing.paired_differences(pair, RECOMMENDED)
+    compare = partial(comparing.paired_differences, pair, RECOMMENDED, value="expected_error")
+    found = compare()
     # Bonferroni's correction: the methods do not have the same seeds, so each is compared by itself.
-    strict = comparing.paired_differences(pair, RECOMMENDED, confidence=1 - 0.05 / n_comparisons)
+    strict = compare(confidence=1 - 0.05 / n_comparisons)
     percent = 100 * found[["difference", "low", "high"]]
     cells = [f"{mean:+.2f} ({low:+.2f} to {high:+.2f})" for mean, low, high in percent.to_numpy()]
     holds = strict["verdict"] != "no difference"
