@@ -31,7 +31,8 @@ class GaussianProcess:
     def __init__(self, n_dimensions, random):
         self.random = random
         length = 0.5 * math.sqrt(n_dimensions / 5)
-        self.prior = np.log([*[length] * n_dimensions, 1.0, 0.5, 0.13])  # lengths, of the share too, height, noise
+        # Logarithms: the lengths, that of the share last; the height; the noise of a full training.
+        self.prior = np.log([*[length] * n_dimensions, 1.0, 0.5, 0.13])
         self.spread = np.array([*[0.7] * n_dimensions, 0.5, 0.5, 0.3])
         self.settings = self.prior
 
@@ -78,8 +79,8 @@ class GaussianProcess:
     def _density(self, settings):
         """Return the logarithm of the settings' posterior density, but for a constant."""
         factor = self._factor(settings)
-        fit = _solve(factor, self.values)
-        return -(fit @ fit + (((settings - self.prior) / self.spread) ** 2).sum()) / 2 - np.log(np.diag(factor)).sum()
+        squares = np.append(_solve(factor, self.values), (settings - self.prior) / self.spread) ** 2
+        return -squares.sum() / 2 - np.log(np.diag(factor)).sum()
 
 
 class GaussianProcessSampler(BaseSampler):
@@ -126,7 +127,8 @@ class GaussianProcessSampler(BaseSampler):
         ends = _at_the_end(known[:, :-1])
         best = model.predict(ends)[0]
         candidates = _at_the_end(self._candidates(known[best.argsort()[:8], :-1], encoding))
-        running = [other for other in trials if other.state == TrialState.RUNNING and other.number != trial.number]
+        others = (other for other in trials if other.number != trial.number)
+        running = [other for other in others if other.state == TrialState.RUNNING]
         if running:
             pending = _at_the_end(_points(running, encoding))
             believed = np.append(values, model.predict(pending)[0])
@@ -168,7 +170,7 @@ def _observations(trials, encoding):
     epochs = np.array([_epochs(trial) for trial in trials])
     shares = np.log1p(epochs) / np.log1p(epochs.max())
     values = np.log(np.maximum([_last_error(trial) for trial in trials], FEWEST))
-    # How bad a bad one is teaches little: what is worse than the best by a factor of e and more is compressed.
+    # How bad a bad one is teaches little: what is worse than the best by a factor of e is compressed.
     beyond = np.maximum(values - values.min() - 1, 0)
     return np.column_stack([_points(trials, encoding), shares]), values - beyond + np.log1p(2 * beyond) / 2
 
