@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 from optuna._transform import _SearchSpaceTransform
 from optuna.samplers import BaseSampler, RandomSampler
+from optuna.study import StudyDirection
 from optuna.trial import TrialState
 from scipy.linalg import cho_solve, solve_triangular
 from scipy.spatial.distance import cdist
@@ -107,6 +108,10 @@ class GaussianProcessSampler(BaseSampler):
     def reseed_rng(self) -> None:
         self._first.reseed_rng()
         self._random = np.random.default_rng()
+
+    def before_trial(self, study, trial):
+        if study.directions != [StudyDirection.MINIMIZE]:
+            raise ValueError(f"errors are modelled, to be minimised; the study has {study.directions}")
 
     def infer_relative_search_space(self, study, trial):
         seen = [other.distributions for other in study.get_trials(deepcopy=False)]
