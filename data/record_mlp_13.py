@@ -15,8 +15,9 @@ interrupted goes on: a fresh sampler with its seed proposes the same again and i
 
 What becomes of the momentum, which the trials under Adam lack? Univariate TPE models each hyperparameter by
 itself, the momentum from the trials under SGD. Multivariate TPE models the other 12 jointly, and the momentum,
-a group of its own, by itself. CMA-ES adapts a covariance matrix over the 9 numbers that all trials have; to its
-independent sampler, random search, it leaves the momentum and the three choices.
+a group of its own, by itself. A Gaussian process takes it for 0. CMA-ES adapts a covariance matrix over the 9
+numbers that all trials have; to its independent sampler, random search, it leaves the momentum and the three
+choices.
 """
 
 import argparse
@@ -36,6 +37,7 @@ from optuna.pruners import BasePruner, HyperbandPruner, NopPruner, SuccessiveHal
 from optuna.samplers import BaseSampler, CmaEsSampler, RandomSampler, TPESampler
 from optuna.trial import TrialState
 
+from hpo_helpers.gaussian_process import GaussianProcessSampler
 from hpo_helpers.spaces import MNIST_MLP_13
 
 HERE = Path(__file__).resolve().parent
@@ -72,18 +74,20 @@ METHODS = {
     "multivariate TPE": Method(multivariate_tpe),
     "univariate TPE": Method(univariate_tpe),
     "CMA-ES": Method(cma_es),
-    # A Gaussian process goes here.
+    "Gaussian process": Method(GaussianProcessSampler),
     "random + successive halving": Method(RandomSampler, halving),
+    "multivariate TPE + Hyperband": Method(multivariate_tpe, hyperband),
     "multivariate TPE + successive halving": Method(multivariate_tpe, halving),
     "random + Hyperband": Method(RandomSampler, hyperband),
-    "multivariate TPE + Hyperband": Method(multivariate_tpe, hyperband),
     "default alone": Method(RandomSampler, epochs=FULL_LENGTH, first=(DEFAULT,)),
 }
-#: The gate, the default, and all others seed by seed, so that an interruption leaves whole comparisons.
+#: The gate's seeds come first, since they have two of the methods already; then all is done seed by seed, so that
+#: an interruption leaves whole comparisons.
+SEEDS = [*range(1000, 1010), *range(10)]
 JOBS = [
     *((method, seed) for seed in range(1000, 1010) for method in ("random", "multivariate TPE")),
     *(("default alone", seed) for seed in range(20)),
-    *((method, seed) for seed in range(20) for method in METHODS if method != "default alone"),
+    *((method, seed) for seed in SEEDS for method in METHODS if method != "default alone"),
 ]
 
 
@@ -206,7 +210,7 @@ def main() -> None:
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
     if arguments.merge:
         runs = whole_runs()
-        return write(pd.concat(runs[job] for job in JOBS if job in runs), WHOLE)
+        return write(pd.concat(runs[job] for job in dict.fromkeys(JOBS) if job in runs), WHOLE)
     if "valid_error" not in parts():
         raise SystemExit("HPO_HELPERS_MNIST must name the folder of MNIST's files: runs are judged on them")
     record(list(reversed(JOBS)) if arguments.backwards else JOBS)

@@ -14,7 +14,7 @@ from scipy.special import ndtr
 
 _solve = partial(solve_triangular, lower=True, check_finite=False)
 
-N_TRIALS = 150  # at most so many are modelled, of those that were trained longest
+N_TRIALS = 100  # at most so many are modelled, of those that were trained longest
 N_CANDIDATES = 200
 FEWEST = 5e-4  # an error of 0 has no logarithm: it counts as half of one of 1,000 images
 
@@ -41,7 +41,7 @@ class GaussianProcess:
         """Take in what was observed, and try settings that explain it better."""
         self._observe(points, values)
         density, size = self._density(self.settings), len(self.prior)
-        for _ in range(2000 // len(points)):
+        for _ in range(1000 // len(points)):
             step = self.random.normal(size=size) * self.spread * self.random.choice([0.2, 0.7])
             tried = self.settings + step * (self.random.random(size) < 0.4)
             if (found := self._density(tried)) > density:
