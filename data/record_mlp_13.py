@@ -72,22 +72,23 @@ hyperband = partial(HyperbandPruner, min_resource=1, max_resource=FULL_LENGTH, r
 METHODS = {
     "random": Method(RandomSampler),
     "multivariate TPE": Method(multivariate_tpe),
-    "univariate TPE": Method(univariate_tpe),
-    "CMA-ES": Method(cma_es),
     "Gaussian process": Method(GaussianProcessSampler),
+    "CMA-ES": Method(cma_es),
     "random + successive halving": Method(RandomSampler, halving),
     "multivariate TPE + Hyperband": Method(multivariate_tpe, hyperband),
+    "univariate TPE": Method(univariate_tpe),
     "multivariate TPE + successive halving": Method(multivariate_tpe, halving),
     "random + Hyperband": Method(RandomSampler, hyperband),
     "default alone": Method(RandomSampler, epochs=FULL_LENGTH, first=(DEFAULT,)),
 }
-#: The gate's seeds come first, since they have two of the methods already; then all is done seed by seed, so that
-#: an interruption leaves whole comparisons.
-SEEDS = [*range(1000, 1010), *range(10)]
+#: The gate; the default; the first six methods under the gate's seeds, two of which are there; then all methods, seed
+#: by seed, so that an interruption leaves whole comparisons.
+GATE, SEARCHES = range(1000, 1010), list(METHODS)[:-1]
 JOBS = [
-    *((method, seed) for seed in range(1000, 1010) for method in ("random", "multivariate TPE")),
-    *(("default alone", seed) for seed in range(20)),
-    *((method, seed) for seed in SEEDS for method in METHODS if method != "default alone"),
+    *itertools.product(SEARCHES[:2], GATE),
+    *itertools.product(["default alone"], range(20)),
+    *((method, seed) for seed in GATE for method in SEARCHES[2:6]),
+    *((method, seed) for seed in [*GATE, *range(10)] for method in SEARCHES),
 ]
 
 
