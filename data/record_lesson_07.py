@@ -30,7 +30,7 @@ EPOCHS = 27
 N_WORKERS = 4
 TRAININGS = 60  # full ones of an average configuration, that there is time for
 POPULATION_SIZE = 8  # two trials a worker
-SEEDS = range(1000, 1050)
+SEEDS = range(6000, 6050)
 
 Search = Callable[[optuna.Study, ReplayLauncher, int, float], object]
 
@@ -76,10 +76,9 @@ def run(method: str, seed: int, trainings: float = TRAININGS) -> pd.DataFrame:
     study = optuna.create_study(study_name=f"{method}-{seed}", sampler=RandomSampler(seed), pruner=NopPruner())
     with ReplayLauncher(N_WORKERS, curves=NoisyCurves(seed)) as launcher:
         SEARCHES[method](study, launcher, seed, seconds_of(trainings))
-    table = anytime(study)[["trial", "epoch", "time", "value", "test_error"]]
-    table.insert(0, "seed", seed)
-    table.insert(0, "method", method)
-    return table.round({"time": 2, "value": 5, "test_error": 5})
+    params = study.trials_dataframe(("number", "params")).rename(columns={"number": "trial"})
+    table = anytime(study)[["trial", "epoch", "time", "value", "test_error"]].round(5).merge(params)
+    return table.assign(method=method, seed=seed).round({"time": 2} | dict.fromkeys(params.columns[1:], 6))
 
 
 def main() -> None:

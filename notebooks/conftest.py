@@ -18,7 +18,7 @@ import matplotlib.font_manager  # noqa: F401  (builds the font cache, else the f
 import numpy as np
 import pytest
 from nbformat import NotebookNode
-from nbval.plugin import IPyNbCell, NbCellError
+from nbval.plugin import IPyNbCell
 from PIL import Image
 from surroundings import leave_clouds
 
@@ -75,20 +75,6 @@ RANGES: dict[str, dict[str, dict[str, tuple[float, float]]]] = {
 LIKENESS = 0.95
 
 
-#: Lessons in which a model proposes, in the replay. Where the last digit of a logarithm is rounded otherwise than where
-#: the outputs were made, the model goes another way, and other numbers are expected.
-#: No error, no warning and no figure of a live cell out of its range is.
-FOLLOWS_A_MODEL = ("02", "04", "05", "06", "12")
-
-#: Whether it is rounded as there: by NumPy 1.26, which has routines of its own for processors with AVX-512.
-SAME_ROUNDING = np.lib.NumpyVersion(np.__version__) < "2.0.0" and (
-    "AVX512_SKX" in np.show_config(mode="dicts")["SIMD Extensions"]["found"]
-)
-
-#: What nbval says of a cell that ran without an error and printed something else.
-OUTPUTS_DIFFER = "Cell outputs differ"
-
-
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
     """Start kernels, which the setup of a notebook's first cell does, as `make run` starts them."""
@@ -100,32 +86,20 @@ def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     """Check what nbval does not, once it has run a cell."""
-    differs = False
-    try:
-        yield
-    except NbCellError as error:
-        differs = str(error) == OUTPUTS_DIFFER and may_differ(item.path.stem)
-        if not differs:
-            raise
+    yield
     if not isinstance(item, IPyNbCell) or item.test_outputs is None:
         return
-    problem = find_problem(item.cell, item.test_outputs, item.path.stem)
+    problem = (
+        find_problem(item.cell, item.test_outputs, item.path.stem)
+        or find_bad_count(item.cell, item.test_outputs)
+        or find_other_picture(item.cell, item.test_outputs)
+    )
     if problem:
         item.raise_cell_error(problem, "")
-    unlike = find_bad_count(item.cell, item.test_outputs) or find_other_picture(item.cell, item.test_outputs)
-    if differs or (unlike and may_differ(item.path.stem)):
-        pytest.xfail("recorded where logarithms are rounded otherwise")
-    if unlike:
-        item.raise_cell_error(unlike, "")
-
-
-def may_differ(name: str) -> bool:
-    """Whether the numbers of a notebook may be others than those committed."""
-    return name.startswith(FOLLOWS_A_MODEL) and not SAME_ROUNDING
 
 
 def find_problem(cell: NotebookNode, outputs: Sequence[NotebookNode], name: str) -> str | None:
-    """Say what is wrong, however it is rounded, with a cell that was committed as `cell` and now gave `outputs`."""
+    """Say what is wrong with a cell that was committed as `cell` and now gave `outputs`."""
     if any(output.get("name") == "stderr" for output in outputs):
         return "it wrote to stderr"
     return find_out_of_range(name, cell, outputs) if is_ignored(cell) else None

@@ -100,28 +100,6 @@ def test_an_edited_result_a_swapped_or_missing_figure_and_a_warning_fail_the_sui
     assert validate(project) == ["Cell 0", "Cell 2", "Cell 3", "Cell 4", "Cell 6"]
 
 
-def test_where_a_model_goes_another_way_a_lesson_may_print_other_numbers_but_not_fail(project: Path) -> None:
-    cells = [
-        new_code_cell("print('incumbent', 0.0412)"),
-        draw("plt.plot([1, 2, 3])"),
-        new_code_cell("print(2, 'trials')"),
-        new_code_cell("print(3, 'trials')"),
-    ]
-    path = write(project, "05_tiny", *cells)
-    assert execute(project, "--write").returncode == 0
-    conftest = path.with_name("conftest.py")
-    conftest.write_text(f"{conftest.read_text()}\nSAME_ROUNDING = False\n")
-
-    notebook = nbformat.read(path, as_version=4)
-    printed, drawn, raises, warns = notebook.cells
-    printed.source = printed.source.replace("0.0412", "0.0411")
-    drawn.source = drawn.source.replace("[1, 2, 3]", "[3, 1, 2]")
-    raises.source += "\n1 / 0"
-    warns.source = f"import warnings\nwarnings.warn('no')\n{warns.source}"
-    nbformat.write(notebook, path)
-    assert validate(project) == ["Cell 2", "Cell 3"]
-
-
 @pytest.mark.parametrize(
     ("printed", "problem"),
     [
