@@ -7,7 +7,6 @@ better in what is compared: ``test_error``, unless `value` names another column.
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 import optuna
@@ -183,124 +182,6 @@ def _quantile(values, share):
     position = share * (len(ordered) - 1)
     below, above = ordered[math.floor(position)], ordered[math.ceil(position)]
     return below + (above - below) * (position % 1)
-
-
-def best_configuration(noise: pd.DataFrame) -> dict[str, Any]:
-    """Return what the best configuration, by its validation error, is worth on average.
-
-    Parameters
-    ----------
-    noise
-        Learning curves of some configurations, each under several seeds.
-
-    Returns
-    -------
-    dict
-        ``configuration``, ``n_seeds``, means at the last epoch as ``valid_error`` and
-        ``test_error``, and the latter's ``standard_error``.
-    """
-    trained = noise[noise["epoch"] == noise["epoch"].max()]
-    best = trained.groupby("configuration")["valid_error"].mean().idxmin()
-    errors = trained[trained["configuration"] == best]
-    return {
-        "configuration": best,
-        "n_seeds": len(errors),
-        "valid_error": errors["valid_error"].mean(),
-        "test_error": errors["test_error"].mean(),
-        "standard_error": errors["test_error"].sem(),
-    }
-
-
-def normalised_regret(
-    table: pd.DataFrame, best: float, typical: float, *, value: str = "test_error"
-) -> pd.DataFrame:
-    """Add the column ``regret``: 0 is the best configuration, 1 a typical one.
-
-    It is (error - `best`) / (`typical` - `best`), and below 0 where one training was lucky.
-
-    Parameters
-    ----------
-    table
-        Incumbents, from `run_methods` or `at_times`.
-    best, typical
-        The errors of the best configuration (`best_configuration`) and of the median one.
-    """
-    return table.assign(regret=(table[value] - best) / (typical - best))
-
-
-def time_to_target(
-    incumbents: pd.DataFrame, target: float, *, value: str = "test_error"
-) -> pd.DataFrame:
-    """Return when each run's incumbent first had a `value` of `target` or less.
-
-    Returns
-    -------
-    DataFrame
-        ``method``, ``seed`` and ``time``, which is NaN where the target was never reached.
-    """
-    reached = incumbents[incumbents[value] <= target]
-    first = reached.groupby(RUN, as_index=False)["time"].min()
-    return incumbents[RUN].drop_duplicates().merge(first, how="left")
-
-
-def average_ranks(table: pd.DataFrame, *, value: str = "test_error") -> pd.DataFrame:
-    """Return each method's rank, averaged over seeds.
-
-    Rank 1 is the lowest error. Equal ones share their mean rank, missing ones come last.
-
-    Parameters
-    ----------
-    table
-        As `at_times` returns it. Seeds that some method lacks are left out.
-
-    Returns
-    -------
-    DataFrame
-        ``method``, ``time``, ``n_seeds`` and ``average_rank``.
-    """
-    table = _common_seeds(table)
-    ranks = table.groupby(["time", "seed"])[value].rank(na_option="bottom")
-    groups = table.assign(rank=ranks).groupby(["method", "time"], sort=False)
-    return groups.agg(n_seeds=("seed", "size"), average_rank=("rank", "mean")).reset_index()
-
-
-def friedman_test(table: pd.DataFrame, *, value: str = "test_error") -> pd.DataFrame:
-    """Test whether any of three or more methods differs from the others (Friedman, 1937).
-
-    Parameters
-    ----------
-    table
-        As in `average_ranks`. Only where this p-value is small are ranks worth comparing.
-
-    Returns
-    -------
-    DataFrame
-        ``time``, ``statistic`` (approximately chi-square distributed) and ``p_value``.
-    """
-    from scipy.stats import friedmanchisquare
-
-    times = _by_method(_common_seeds(table), value).groupby(level="time")
-    rows = [(time, *friedmanchisquare(*errors.T.to_numpy())) for time, errors in times]
-    return pd.DataFrame(rows, columns=["time", "statistic", "p_value"])
-
-
-def critical_difference(n_methods: int, n_seeds: int, alpha: float = 0.05) -> float:
-    """Return how far apart two average ranks must be for the methods to differ.
-
-    This is the Nemenyi test, for all pairs (Demšar, "Statistical comparisons of classifiers
-    over multiple data sets", JMLR 7, 2006).
-
-    Parameters
-    ----------
-    n_methods, n_seeds
-        How many methods were ranked, and over how many seeds.
-    alpha
-        The probability of finding any difference where there is none.
-    """
-    from scipy.stats import studentized_range
-
-    q = studentized_range.ppf(1 - alpha, n_methods, math.inf) / math.sqrt(2)
-    return float(q * math.sqrt(n_methods * (n_methods + 1) / (6 * n_seeds)))
 
 
 def paired_differences(

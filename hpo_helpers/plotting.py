@@ -107,50 +107,6 @@ def plot_methods(summary: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     return error_axis(ax)
 
 
-def plot_regret(summary: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
-    """Draw the normalised regret of several methods, as `plot_methods` draws errors.
-
-    Parameters
-    ----------
-    summary
-        As for `plot_methods`, of regrets: 0 is the best configuration, 1 a typical one.
-    """
-    ax = _draw_medians(summary, ax or plt.subplots(figsize=(10.5, 4.8))[1])
-    ax.axhline(0, color=GREY, linewidth=1, zorder=1)
-    ax.set_ylabel("normalised regret")
-    ax.set_yscale("symlog", linthresh=0.1, linscale=0.6)
-    return _per_cent_ticks(ax, (-0.2, -0.1, -0.05, 0, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10))
-
-
-def plot_ranks(
-    ranks: pd.DataFrame, critical_difference: float, *, ax: Axes | None = None
-) -> Axes:
-    """Draw Demšar's diagram: average ranks, joined where no difference shows.
-
-    Parameters
-    ----------
-    ranks
-        One row a method, with the columns ``method`` and ``average_rank`` (1 is best).
-    critical_difference
-        How far apart two average ranks must be to differ.
-    """
-    if ranks["method"].duplicated().any():
-        raise ValueError(f"one rank a method is needed, got\n{ranks}")
-    ordered = ranks.sort_values("average_rank", kind="stable")
-    values = ordered["average_rank"].to_numpy()
-    groups = _joined(values, critical_difference)
-    rows = len(groups) + (len(values) + 1) // 2 + 2
-    ax = ax or plt.subplots(figsize=(11, 0.9 + 0.28 * rows))[1]
-    _rank_axis(ax, len(values), rows)
-    for row, (best, worst) in enumerate(groups, start=1):
-        _rank_bar(ax, row, values[best], values[worst])
-    _rank_labels(ax, list(ordered["method"]), values, first_row=len(groups) + 1)
-    _rank_bar(ax, rows, 1, 1 + critical_difference)
-    text = f"critical difference {critical_difference:.2f}"
-    ax.annotate(text, (1 + critical_difference, rows), (5, 0), textcoords="offset points", va="center")
-    return ax
-
-
 def plot_timeline(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Draw who worked when: one row a worker, idle time left white.
 
@@ -244,40 +200,6 @@ def _draw_medians(summary, ax):
     lines.sort(key=lambda line: np.nan_to_num(line.get_ydata()[-1], nan=np.inf), reverse=True)
     ax.legend(handles=lines, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return ax
-
-
-def _joined(ranks, critical_difference):
-    """Return first and last of each largest group of ranks within the critical difference."""
-    lasts = [int(np.flatnonzero(ranks - rank <= critical_difference)[-1]) for rank in ranks]
-    before = [-1, *lasts]
-    return [(i, last) for i, last in enumerate(lasts) if last > max(i, before[i])]
-
-
-def _rank_axis(ax, n_methods, rows):
-    ax.set(xlim=(1, n_methods), ylim=(rows + 0.5, 0), xticks=range(1, n_methods + 1), yticks=[])
-    ax.set_xlabel("average rank (1 is best)")
-    ax.xaxis.tick_top()
-    ax.xaxis.set_label_position("top")
-    ax.spines[:].set_visible(False)
-    ax.spines["top"].set_visible(True)
-    ax.grid(False)
-
-
-def _rank_bar(ax, row, start, end):
-    ax.plot([start, end], [row, row], color=ORANGE, linewidth=4, solid_capstyle="butt", clip_on=False)
-
-
-def _rank_labels(ax, methods, ranks, first_row):
-    """Draw a line from each rank to its name, of the better half to the left."""
-    half = (len(ranks) + 1) // 2
-    for number, (method, rank) in enumerate(zip(methods, ranks, strict=True)):
-        left = number < half
-        row = first_row + (number if left else len(ranks) - 1 - number)
-        edge, side = (1, "right") if left else (len(ranks), "left")
-        ax.plot([rank, rank, edge], [0, row, row], color="black", linewidth=1, clip_on=False)
-        offset = (-5, 0) if left else (5, 0)
-        text = f"{method}  {rank:.2f}"
-        ax.annotate(text, (edge, row), offset, textcoords="offset points", ha=side, va="center")
 
 
 def _label_handles(ax, stopped):

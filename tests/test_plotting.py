@@ -11,8 +11,6 @@ from hpo_helpers.plotting import (
     plot_anytime,
     plot_curves,
     plot_methods,
-    plot_ranks,
-    plot_regret,
     plot_timeline,
 )
 
@@ -97,45 +95,6 @@ def test_the_legend_is_in_the_order_in_which_the_curves_end_and_covers_none():
     assert legend_of(ax) == ["late", "poor", "good"]
     ax.figure.canvas.draw()
     assert ax.get_legend().get_window_extent().x0 >= ax.get_window_extent().x1
-
-
-def test_a_regret_below_0_is_drawn():
-    ax = plot_regret(summary_of({"random": [1.0, 0.3, 0.1], "tpe": [0.5, 0.02, -0.05]}))
-    assert ax.get_ylabel() == "normalised regret"
-    assert {"0 %", "100 %"} <= set(marks_of(ax.yaxis))
-    bottom, at_end = ax.transAxes.transform((0, 0))[1], ax.transData.transform((100.0, -0.05))[1]
-    assert at_end > bottom
-    assert legend_of(ax) == ["random", "tpe"]
-
-
-def bars_of(ax):
-    """Where the thick lines are: those that join methods, and last the length of the critical difference."""
-    return [tuple(map(float, line.get_xdata())) for line in ax.lines if line.get_linewidth() > 2]
-
-
-def ranks_of(ranks):
-    return pd.DataFrame({"method": list(ranks), "average_rank": list(ranks.values())})
-
-
-def test_methods_within_the_critical_difference_are_joined_and_no_others():
-    # The ranks of Demšar (2006), table 6, and one method more, far from the rest.
-    ranks = ranks_of({"poor": 5.0, "C4.5": 3.143, "C4.5+m": 2.0, "C4.5+cf": 2.893, "C4.5+m+cf": 1.964})
-    # 2.000 and 2.893 are joined by the first bar already; 2.000 and 3.143 are too far apart.
-    assert bars_of(plot_ranks(ranks, 1.0)) == [(1.964, 2.893), (2.893, 3.143), (1.0, 2.0)]
-
-
-def test_every_method_is_named_with_its_rank_and_the_better_half_at_the_left():
-    ax = plot_ranks(ranks_of({"c": 2.25, "a": 1.25, "d": 3.75, "b": 2.0, "e": 4.75}), 0.7)
-    *names, _ = [(text.get_text(), text.get_horizontalalignment()) for text in ax.texts]
-    assert names[:3] == [("a  1.25", "right"), ("b  2.00", "right"), ("c  2.25", "right")]
-    assert names[3:] == [("d  3.75", "left"), ("e  4.75", "left")]
-    assert ax.texts[-1].get_text() == "critical difference 0.70"
-    assert ax.get_xlabel() == "average rank (1 is best)"
-    ax.figure.canvas.draw()
-    boxes = [text.get_window_extent() for text in ax.texts]
-    assert not any(one.overlaps(other) for i, one in enumerate(boxes) for other in boxes[:i])
-    with pytest.raises(ValueError, match="one rank a method"):  # of several times
-        plot_ranks(pd.concat([ranks_of({"a": 1.0, "b": 2.0})] * 2), 1.0)
 
 
 @pytest.fixture

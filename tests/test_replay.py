@@ -7,7 +7,7 @@ import pytest
 from optuna.distributions import FloatDistribution
 
 from hpo_helpers.comparing import reports
-from hpo_helpers.curves import NoisyCurves, RecordedCurves, cnn_curves
+from hpo_helpers.curves import NoisyCurves, RecordedCurves, cnn_curves, expected_errors
 from hpo_helpers.datasets import load_curves
 from hpo_helpers.jobs import JobStatus
 from hpo_helpers.jobs.replay import ReplayLauncher
@@ -169,6 +169,17 @@ def test_a_recording_of_less_than_the_space_or_with_a_hole_is_refused():
 
 
 # Noise
+
+
+def test_an_incumbent_is_judged_by_its_curve_without_noise():
+    rows = pd.DataFrame([{"epoch": epoch} | {f"params_{name}": CENTRE[name] for name in CENTRE} for epoch in (3, 27)])
+    expected = [cnn_curves()(CENTRE)[epoch - 1]["test_error"] for epoch in (3, 27)]
+    assert expected_errors(rows)["expected_error"].tolist() == expected
+
+
+def test_the_last_digits_of_a_configuration_change_nothing():
+    close = CENTRE | {"learning_rate": np.nextafter(0.05, 1), "dropout": np.nextafter(0.2, 0)}
+    assert NoisyCurves(0)(close) == NoisyCurves(0)(CENTRE)
 
 
 def test_noise_depends_on_configuration_and_seed_alone_and_leaves_the_seconds_alone():
