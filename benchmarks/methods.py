@@ -3,9 +3,9 @@
     make bench                  # or: python benchmarks/methods.py
 
 Each seed is another realisation of the noise in the recorded curves, the same for every method. Methods choose
-by these noisy errors, as in life; what they chose is judged by its test error without noise. The incumbents of
-all runs are written to ``data/method_comparison.csv.gz``, with their configurations; the tables that sum them up
-are printed. Interrupt it at any time: seeds that are in the file already are not run again. Move the file away
+by these noisy errors, as in life; what they chose is judged by its test error after a full training without
+noise. The incumbents of all runs are written to ``data/method_comparison.csv.gz``, with their configurations; the
+tables that sum them up are printed. Interrupt it at any time: seeds that are in the file already are not run again. Move the file away
 to run all, which takes about an hour on two processors.
 """
 

@@ -93,19 +93,20 @@ class NoisyCurves:
 
 
 def expected_errors(incumbents: pd.DataFrame, curves: RecordedCurves | None = None) -> pd.DataFrame:
-    """Add the column ``expected_error``: each incumbent's test error without the noise of one training.
+    """Add the column ``expected_error``: the test error of each incumbent's configuration, without noise.
+
+    It is that after a full training, as if the configuration were trained anew under many seeds.
 
     Parameters
     ----------
     incumbents
-        With ``epoch`` and columns ``params_…``, as `comparing.run_methods` returns them.
+        With columns ``params_…``, as `comparing.run_methods` returns them.
     curves
         What was tuned over; the CNN's if not given.
     """
     curves = curves or cnn_curves()
     params = incumbents[[f"params_{name}" for name in curves.space]].set_axis(list(curves.space), axis=1)
-    trained = zip(params.to_dict("records"), incumbents["epoch"].astype(int), strict=True)
-    errors = [curves(configuration)[epoch - 1]["test_error"] for configuration, epoch in trained]
+    errors = [curves(configuration)[-1]["test_error"] for configuration in params.to_dict("records")]
     return incumbents.assign(expected_error=errors)
 
 

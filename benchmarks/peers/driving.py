@@ -100,14 +100,14 @@ class TimedLauncher(ReplayLauncher):
 def resumable(curves: Curves, without_noise: Curves) -> Curves:
     """Let a training begin after the epoch ``since``, where its parameters name one.
 
-    What methods never see goes with each epoch: its ``expected_error``, the test error without noise.
+    What methods never see goes with each epoch: the ``expected_error`` of the configuration, its test error after
+    a full training without noise.
     """
 
     def trained(params: Mapping[str, Any]) -> list[dict[str, Any]]:
         hyperparameters = {name: value for name, value in params.items() if name != "since"}
-        pairs = zip(curves(hyperparameters), without_noise(hyperparameters), strict=True)
-        rows = [noisy | {"expected_error": plain["test_error"]} for noisy, plain in pairs]
-        return rows[params.get("since", 0) :]
+        expected = {"expected_error": without_noise(hyperparameters)[-1]["test_error"]}
+        return [row | expected for row in curves(hyperparameters)[params.get("since", 0) :]]
 
     return trained
 
