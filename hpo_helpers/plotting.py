@@ -31,8 +31,8 @@ LOOKS = {
     "CMA-ES": ("#E69F00", "-."),
     "random search + successive halving": (BLUE, ":"),
     "TPE + Hyperband": ("#009E73", "-"),
-    "univariate TPE + successive halving": (ORANGE, ":"),
-    "univariate TPE + successive halving, default first": (ORANGE, "-"),
+    "univariate TPE + successive halving": (ORANGE, "-"),
+    "default alone": ("#000000", ":"),
 }
 
 

@@ -13,11 +13,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from hpo_helpers.comparing import at_times, summarise
+from hpo_helpers.curves import expected_errors
 from hpo_helpers.datasets import load_curves, load_table
 from hpo_helpers.plotting import BLUE, ORANGE, error_axis, plot_curves, plot_methods
 
 PICTURE = Path(__file__).with_name("picture.png")
-METHODS = ["random search", "TPE + Hyperband", "univariate TPE + successive halving, default first"]
+METHODS = ["random search", "TPE + Hyperband", "univariate TPE + successive halving"]
 
 
 def halve(curves: pd.DataFrame) -> pd.DataFrame:
@@ -45,7 +46,8 @@ def draw() -> Figure:
     middle.set_title("Schedule: stop the bad ones early")
 
     recorded = load_table("method_comparison").query("setting == 'cnn' and method in @METHODS")
-    plot_methods(summarise(at_times(recorded, np.geomspace(3, recorded["time"].max(), 60))), ax=right)
+    found = expected_errors(at_times(recorded, np.geomspace(10, recorded["time"].max(), 60)))
+    plot_methods(summarise(found, "expected_error"), ax=right)
     right.set_title(f"Compare: {recorded['seed'].nunique()} runs of each method")
     right.set_ylim(top=0.07)  # room for the names
     right.legend(loc="upper right", fontsize=9)

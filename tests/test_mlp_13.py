@@ -10,10 +10,11 @@ import optuna
 import pandas as pd
 import pytest
 
-from hpo_helpers.datasets import load_mnist
+from hpo_helpers.datasets import load_mnist, load_table
 from hpo_helpers.spaces import MNIST_MLP_13
 
 DATA = Path(__file__).parents[1] / "data"
+SCRIPT = runpy.run_path(str(DATA / "record_mlp_13.py"))
 
 
 def test_the_space_has_a_momentum_under_sgd_alone():
@@ -71,3 +72,28 @@ def test_an_interrupted_run_goes_on_to_the_same_table_and_trains_nothing_twice(m
     path.write_text(path.read_text().replace(",relu,", ",tanh,"))
     with pytest.raises(ValueError, match="recorded {.*tanh.*}, proposed {.*relu"):
         run(method, 3, path, train)
+
+
+@pytest.fixture(scope="module")
+def recorded():
+    return load_table("mnist_mlp_13")
+
+
+@pytest.mark.parametrize("trial", [3, 16])
+def test_a_recorded_training_comes_out_again_but_for_how_a_processor_rounds(recorded, trial):
+    rows = recorded.query("method == 'random' and seed == 1000 and trial == @trial and state == 'complete'")
+    params = {name: value for name, value in rows.iloc[0][SCRIPT["NAMES"]].items() if pd.notna(value)}
+    params |= {name: int(params[name]) for name in ("n_layers", "width", "batch_size", "shift")}
+    anew = pd.DataFrame(SCRIPT["train"](3, int(rows["network_seed"].iloc[0]), **params))
+    for name in ("valid_error_1000", "test_error_1000"):
+        assert abs(anew[name].to_numpy() - rows[name].to_numpy()[:2]).max() < 0.03
+
+
+def test_the_gate_came_to_what_the_datasheet_says(recorded):
+    gate = runpy.run_path(str(DATA.parent / "benchmarks" / "mlp_13.py"))
+    found = gate["verdict"](gate["gains"](recorded))
+    text = " ".join((DATA / "README.md").read_text(encoding="utf-8").split())
+    assert "gain {gain:.2f} points (95 % interval {low:.2f} to {high:.2f}), *p* = {p_value:.3f} by".format(**found) in text
+    assert f"ten seeds would have shown {found['detectable']:.2f} points" in text
+    alone = recorded.query("method == 'default alone' and state == 'refit' and epoch == 27")["test_error"].mean()
+    assert f"the default once gives {alone:.2%}".replace("%", " %") in text
