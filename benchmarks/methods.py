@@ -191,7 +191,7 @@ def compare(
     settings = {"space": curves.space, "launcher": launcher, "n_jobs": n_jobs}
     found = comparing.run_methods(methods or methods_of(setting), seeds, **settings, **limits)
     alone = pd.concat([default_alone(seed, launcher, curves.space) for seed in seeds])
-    return rounded(pd.concat([found, alone]), curves.space)
+    return rounded(pd.concat([found, alone], ignore_index=True), curves.space)
 
 
 def default_alone(seed: int, launcher: Callable[[int], ReplayLauncher], space: comparing.Space) -> pd.DataFrame:
