@@ -18,7 +18,7 @@ from notebook_files import LESSONS, SOLUTIONS, comparison, minutes, printing, pu
 from PIL import Image
 
 #: Lessons that may have more words than the others.
-LONG_LESSONS = ("04", "05")
+LONG_LESSONS = ("04", "05", "06")
 
 #: What no committed output may hold, because it is of one machine or one run.
 TRACES = {
