@@ -7,16 +7,10 @@ numbers, with a function that computes them from the recordings.
 import re
 
 import nbformat
-import pytest
-from notebook_files import NOTEBOOKS, comparison, publisher
+from notebook_files import NOTEBOOKS, publisher
 
 from hpo_helpers.curves import NoisyCurves, RecordedCurves, cnn_curves
 from hpo_helpers.spaces import MNIST_CNN, to_unit_cube
-
-#: Where a model proposes, the last digit of a logarithm decides; not every machine rounds it as where it was recorded.
-follows_a_model = pytest.mark.xfail(
-    not comparison.SAME_ROUNDING, reason="recorded where logarithms are rounded otherwise", strict=False
-)
 
 
 class PreparedCurves(RecordedCurves):

@@ -10,7 +10,7 @@ import numpy as np
 import optuna
 import pandas as pd
 import pytest
-from claims import claimed, code_cells, define, follows_a_model
+from claims import claimed, code_cells, define
 from notebook_files import NOTEBOOKS
 from optuna.samplers._tpe.sampler import _split_trials, default_gamma
 from optuna.trial import TrialState
@@ -271,7 +271,6 @@ def test_tpe_learns_from_the_trials_of_all_brackets_after_ten_random_ones():
     assert Spy.seen == {number: number + 1 for number in range(10, 14)}  # itself among them
 
 
-@follows_a_model
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_good_group_is_the_one_that_optuna_takes(lesson, seed):
     pruner = optuna.pruners.HyperbandPruner(min_resource=1, max_resource=27, reduction_factor=3)
@@ -335,7 +334,6 @@ def test_one_change_of_the_settings_holds_and_the_others_are_as_small_as_said(ch
     assert most > few.loc[sampler, "difference"].abs().max()
 
 
-@follows_a_model
 def test_what_is_recorded_of_the_settings_comes_out_again():
     script = runpy.run_path(str(NOTEBOOKS.parent / "data" / "record_lesson_05_settings.py"))
     recorded = load_table("lesson_05_settings")

@@ -18,7 +18,7 @@ from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler
 from optuna.trial import TrialState
 
 from hpo_helpers import comparing
-from hpo_helpers.curves import NoisyCurves
+from hpo_helpers.curves import NoisyCurves, expected_errors
 from hpo_helpers.datasets import load_curves, load_table
 from hpo_helpers.evolution import evolve, real_coded
 from hpo_helpers.jobs.replay import ReplayLauncher
@@ -196,31 +196,34 @@ def test_on_two_objectives_nsga_ii_is_ahead_and_paes_no_better_than_random_searc
     assert (medians.loc["PAES"] > 0.95 * medians.loc["random"]).all()
 
 
-def test_none_of_the_recorded_optimisers_differs_from_random_search_at_any_budget():
-    text = "Over all 50 recorded seeds it is the same, at 5, 10, 20 and 60 trainings, for each of the six"
-    assert text in lesson_text(LESSON)
+def test_no_recorded_optimiser_is_better_than_random_search_and_three_are_worse_at_20_trainings():
+    text = lesson_text(LESSON)
+    assert "Over all 50 recorded seeds none is better at 5, 10, 20 or 60 trainings" in text
+    assert "at 20, CMA-ES, DEA and NSGA-II are worse, by 0.2 to 0.3 points" in text
     seconds = load_curves().groupby("configuration")["seconds"].sum().mean()
     budgets = [trainings * seconds / 4 for trainings in (5, 10, 20, 60)]
-    recorded = load_table("method_comparison").query("setting == 'cnn'")
-    table = comparing.at_times(pd.concat([recorded, load_table("lesson_07_methods")]), budgets)
+    recorded = load_table("method_comparison").query("setting == 'cnn' and seed < 6050")
+    table = pd.concat([recorded, load_table("lesson_07_methods")])
     table = table[table["method"].isin([*RECORDED, "random search"])]
     assert (table.groupby("method")["seed"].nunique() == 50).all()
-    pairs = comparing.paired_differences(table, "random search")
-    assert len(pairs) == 4 * len(RECORDED)
-    assert (pairs["verdict"] == "no difference").all()
+    found = expected_errors(comparing.at_times(table, budgets))
+    pairs = comparing.paired_differences(found, "random search", value="expected_error").set_index("method")
+    assert len(pairs) == 4 * len(RECORDED) and not (pairs["verdict"] == "better").any()
+    worse = pairs[pairs["verdict"] == "worse"]
+    assert set(worse.index) == {"CMA-ES", "DEA", "NSGA-II"} and set(worse["time"]) == {budgets[2]}
+    assert worse["difference"].mul(100).round(1).between(0.2, 0.3).all()
 
 
 @pytest.mark.parametrize("method", ["GA", "PSO", "DEA", "NSGA-II"])
 def test_some_of_the_recorded_optimisers_come_out_again(method):
     script = runpy.run_path(str(NOTEBOOKS.parent / "data" / "record_lesson_07.py"))
-    seed = 1000 + len(method)
+    seed = 6000 + len(method)
     anew = script["run"](method, seed, trainings=15)
     recorded = load_table("lesson_07_methods").query("method == @method and seed == @seed")
     before = recorded[recorded["time"] < 0.99 * script["seconds_of"](15)]
     assert len(before) >= 2
-    pd.testing.assert_frame_equal(
-        anew.head(len(before)).reset_index(drop=True), before.reset_index(drop=True), atol=2e-5
-    )
+    anew, before = (table.reset_index(drop=True) for table in (anew.head(len(before)), before))
+    pd.testing.assert_frame_equal(anew, before[anew.columns], atol=2e-5, check_dtype=False)
 
 
 @pytest.fixture(scope="module")
