@@ -166,8 +166,15 @@ def expected_improvement(mean, deviation, best):
     return deviation * (z * ndtr(z) + np.exp(-z * z / 2) / math.sqrt(2 * math.pi))
 
 
+def _reports(trial):
+    """Return a trial's errors by epoch; one that never reported has its value, as after one epoch."""
+    if trial.intermediate_values or trial.value is None:
+        return trial.intermediate_values
+    return {1: trial.value}
+
+
 def _epochs(trial):
-    return max(trial.intermediate_values, default=0)
+    return max(_reports(trial), default=0)
 
 
 def _observations(trials, encoding):
@@ -182,7 +189,7 @@ def _observations(trials, encoding):
 
 def _last_error(trial):
     """Return the mean of a trial's last reports: of one, and of one more for every six that it made."""
-    errors = list(trial.intermediate_values.values())
+    errors = list(_reports(trial).values())
     return np.mean(errors[-(1 + len(errors) // 6) :])
 
 
