@@ -49,7 +49,7 @@ def draw() -> Figure:
     found = expected_errors(at_times(recorded, np.geomspace(10, recorded["time"].max(), 60)))
     plot_methods(summarise(found, "expected_error"), ax=right)
     right.set_title(f"Compare: {recorded['seed'].nunique()} runs of each method")
-    right.set_ylim(top=0.07)  # room for the names
+    right.set_ylim(top=0.055)  # room for the names
     right.legend(loc="upper right", fontsize=9)
     return figure
 
