@@ -5,8 +5,8 @@
 Each seed is another realisation of the noise in the recorded curves, the same for every method. Methods choose
 by these noisy errors, as in life; what they chose is judged by its test error after a full training without
 noise. The incumbents of all runs are written to ``data/method_comparison.csv.gz``, with their configurations; the
-tables that sum them up are printed. Interrupt it at any time: seeds that are in the file already are not run again. Move the file away
-to run all, which takes about an hour on two processors.
+tables that sum them up are printed. Interrupt it at any time: seeds that are in the file already are not run
+again. Move the file away to run all, which takes about an hour on two processors.
 """
 
 import argparse
@@ -199,8 +199,7 @@ def default_alone(seed: int, launcher: Callable[[int], ReplayLauncher], space: c
     study = beginning_with(FIRST, random_search)(seed)
     with launcher(seed) as opened:
         tune(study, space, opened, epochs=EPOCHS, n_trials=1, progress=False)
-    params = {f"params_{name}": value for name, value in study.trials[0].params.items()}
-    return comparing.anytime(study).assign(method=ALONE, seed=seed, **params)
+    return comparing.anytime(study).assign(method=ALONE, seed=seed)
 
 
 def rounded(incumbents: pd.DataFrame, space: comparing.Space) -> pd.DataFrame:

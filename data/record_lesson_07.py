@@ -76,9 +76,9 @@ def run(method: str, seed: int, trainings: float = TRAININGS) -> pd.DataFrame:
     study = optuna.create_study(study_name=f"{method}-{seed}", sampler=RandomSampler(seed), pruner=NopPruner())
     with ReplayLauncher(N_WORKERS, curves=NoisyCurves(seed)) as launcher:
         SEARCHES[method](study, launcher, seed, seconds_of(trainings))
-    params = study.trials_dataframe(("number", "params")).rename(columns={"number": "trial"})
-    table = anytime(study)[["trial", "epoch", "time", "value", "test_error"]].round(5).merge(params)
-    return table.assign(method=method, seed=seed).round({"time": 2} | dict.fromkeys(params.columns[1:], 6))
+    table = anytime(study).drop(columns=["seconds", "valid_error"]).assign(method=method, seed=seed)
+    params = dict.fromkeys(table.columns[table.columns.str.startswith("params_")], 6)
+    return table.round({"time": 2, "value": 5, "test_error": 5} | params)
 
 
 def main() -> None:

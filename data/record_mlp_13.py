@@ -15,7 +15,7 @@ interrupted goes on: a fresh sampler with its seed proposes the same again and i
 
 What becomes of the momentum, which the trials under Adam lack? Univariate TPE models each hyperparameter by
 itself, the momentum from the trials under SGD. Multivariate TPE models the other 12 jointly, and the momentum,
-a group of its own, by itself. A Gaussian process takes it for 0. CMA-ES adapts a covariance matrix over the 9
+a group of its own, by itself. A Gaussian process fills it in at random. CMA-ES adapts a covariance matrix over the 9
 numbers that all trials have; to its independent sampler, random search, it leaves the momentum and the three
 choices.
 """
@@ -84,12 +84,12 @@ METHODS = {
 #: The gate; the default; the first six methods under the gate's seeds, two of which are there; then all methods, seed
 #: by seed, so that an interruption leaves whole comparisons.
 GATE, SEARCHES = range(1000, 1010), list(METHODS)[:-1]
-JOBS = [
+JOBS = dict.fromkeys([
     *itertools.product(SEARCHES[:2], GATE),
     *itertools.product(["default alone"], range(20)),
     *((method, seed) for seed in GATE for method in SEARCHES[2:6]),
     *((method, seed) for seed in [*GATE, *range(10)] for method in SEARCHES),
-]
+])
 
 
 def run(method: str, seed: int, path: Path, train: Callable = train) -> pd.DataFrame:
@@ -211,10 +211,10 @@ def main() -> None:
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
     if arguments.merge:
         runs = whole_runs()
-        return write(pd.concat(runs[job] for job in dict.fromkeys(JOBS) if job in runs), WHOLE)
+        return write(pd.concat(runs[job] for job in JOBS if job in runs), WHOLE)
     if "valid_error" not in parts():
         raise SystemExit("HPO_HELPERS_MNIST must name the folder of MNIST's files: runs are judged on them")
-    record(list(reversed(JOBS)) if arguments.backwards else JOBS)
+    record(list(reversed(JOBS)) if arguments.backwards else list(JOBS))
 
 
 if __name__ == "__main__":

@@ -42,12 +42,19 @@ def reports(study: optuna.Study) -> pd.DataFrame:
 
 
 def anytime(study: optuna.Study) -> pd.DataFrame:
-    """Return the study's incumbents: the `reports` that were better than all before them."""
+    """Return the study's incumbents: the `reports` that were better than all before them.
+
+    Each comes with its configuration, in columns ``params_…``.
+    """
     table = reports(study)
     sign = 1 if study.direction == StudyDirection.MINIMIZE else -1
     cost = sign * table["value"].astype(float)
     improves = cost < cost.cummin().shift(fill_value=float("inf"))
-    return table[improves].reset_index(drop=True)
+    incumbents = table[improves].reset_index(drop=True)
+    if incumbents.empty:
+        return incumbents
+    configurations = study.trials_dataframe(("number", "params")).rename(columns={"number": "trial"})
+    return incumbents.merge(configurations)
 
 
 def run_methods(
@@ -78,8 +85,7 @@ def run_methods(
     Returns
     -------
     DataFrame
-        ``method``, ``seed``, the columns of `anytime`, and each incumbent's configuration in columns
-        ``params_…``, by which `curves.expected_errors` judges it. RuntimeError names a run that fails.
+        ``method``, ``seed`` and the columns of `anytime`. RuntimeError names a run that fails.
     """
     from joblib import Parallel, delayed
 
@@ -104,8 +110,6 @@ def _run(run, method, space, launcher, epochs, timeout):
         incumbents = anytime(study)
         if incumbents.empty:
             raise ValueError(f"no training reported anything in {timeout:g} s")
-        configurations = study.trials_dataframe(("number", "params")).rename(columns={"number": "trial"})
-        incumbents = incumbents.merge(configurations)
     except Exception as error:
         raise RuntimeError(f"method {name!r} failed with seed {seed!r}: {error!r}") from error
     incumbents.insert(0, "seed", seed)
@@ -234,8 +238,7 @@ def paired_differences(
     found["p_adjusted"] = found.groupby("time")["p_value"].transform(_holm)
     holds = found["p_adjusted"] < 1 - confidence
     better, worse = holds & (found["high"] < 0), holds & (found["low"] > 0)
-    found["verdict"] = np.select([better, worse], ["better", "worse"], "no difference")
-    return found[[*found.columns.drop("detectable"), "detectable"]]
+    return found.assign(verdict=np.select([better, worse], ["better", "worse"], "no difference"))
 
 
 def _difference(differences, confidence, n_methods):

@@ -95,7 +95,8 @@ class NoisyCurves:
 def expected_errors(incumbents: pd.DataFrame, curves: RecordedCurves | None = None) -> pd.DataFrame:
     """Add the column ``expected_error``: the test error of each incumbent's configuration, without noise.
 
-    It is that after a full training, as if the configuration were trained anew under many seeds.
+    It is that after a full training, on the recorded curves as they are, with none of the noise that
+    `NoisyCurves` adds. Each point of the grid was trained once: its luck belongs to the problem.
 
     Parameters
     ----------

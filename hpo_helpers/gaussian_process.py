@@ -88,8 +88,8 @@ class GaussianProcessSampler(BaseSampler):
     """Propose where the expected improvement after a full training is largest.
 
     Values must be errors, to be minimised: their logarithms are modelled. A hyperparameter that a trial lacks
-    counts as its lowest value (no momentum). Running trials are believed to end as predicted (Ginsbourger
-    and others, 2010).
+    (a momentum, under Adam) is filled in at random, so that the model learns that it does not matter there.
+    Running trials are believed to end as predicted (Ginsbourger and others, 2010).
 
     Parameters
     ----------
@@ -181,7 +181,10 @@ def _observations(trials, encoding):
     """Return the points at which trials stand, and the logarithms of their errors there."""
     epochs = np.array([_epochs(trial) for trial in trials])
     shares = np.log1p(epochs) / np.log1p(epochs.max())
-    values = np.log(np.maximum([_last_error(trial) for trial in trials], FEWEST))
+    errors = np.array([_last_error(trial) for trial in trials])
+    if errors.min() < 0:
+        raise ValueError(f"errors are modelled by their logarithms, and are 0 or more; got {errors.min()}")
+    values = np.log(np.maximum(errors, FEWEST))
     # How bad a bad one is teaches little: what is worse than the best by a factor of e is compressed.
     beyond = np.maximum(values - values.min() - 1, 0)
     return np.column_stack([_points(trials, encoding), shares]), values - beyond + np.log1p(2 * beyond) / 2
@@ -194,8 +197,15 @@ def _last_error(trial):
 
 
 def _points(trials, encoding):
-    lowest = {name: getattr(d, "low", None) for name, d in encoding._search_space.items()}
-    return np.array([encoding.transform(lowest | trial.params) for trial in trials])
+    return np.array([encoding.transform(_anything(trial.number, encoding) | trial.params) for trial in trials])
+
+
+def _anything(number, encoding):
+    """Draw a configuration, the same again for a trial's number: it fills in what the trial lacks.
+
+    A fixed value would leave the others uncertain for ever: what is proposed there never counts there.
+    """
+    return encoding.untransform(np.random.default_rng(number).random(len(encoding.bounds)))
 
 
 def _at_the_end(points):

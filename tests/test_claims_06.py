@@ -34,9 +34,12 @@ def test_stopping_early_helps_at_once_and_a_model_late(found):
     assert (verdicts.loc[EARLY, [5, 10, 60]] == "better").all(axis=None)
     assert (verdicts.loc["Gaussian process"] == "better").tolist() == [False, False, False, True]
     assert not (verdicts.loc["TPE"] == "better").any()
+    assert verdicts.loc["CMA-ES", 20] == "worse"
     gains = -100 * differences(found, "random search", value="difference")
     said = claimed(LESSON, r"halving gains ([\d.]+) points at 5 trainings, ([\d.]+) at 10, ([\d.]+) at 60")
     assert said == gains.loc[EARLY[0], [5, 10, 60]].round(1).tolist()
+    assert claimed(LESSON, r"a gain of ([\d.]+) points at 5 trainings' time, and of ([\d.]+) at 60") == [said[0], said[2]]
+    assert claimed(LESSON, r"CMA-ES loses ([\d.]+) points at 20") == [-gains.loc["CMA-ES", 20].round(1)]
     assert claimed(LESSON, r"Gaussian process gains ([\d.]+) points, at 60") == [gains.loc["Gaussian process", 60].round(1)]
 
 

@@ -70,7 +70,20 @@ def test_categories_whole_numbers_and_a_condition_are_modelled():
     assert sum(params["optimizer"] == "sgd" and params["n_layers"] <= 2 for params in late) >= 7
 
 
+def test_a_category_that_some_trials_lack_is_no_error():
+    def objective(trial):
+        kind = trial.suggest_categorical("kind", ["plain", "with more"])
+        return 0.1 if kind == "plain" else 0.01 + 0.02 * (trial.suggest_categorical("more", ["a", "b", "c"]) != "c")
+
+    study = optuna.create_study(sampler=GaussianProcessSampler(0))
+    study.optimize(objective, n_trials=25)
+    assert sum(trial.value == 0.01 for trial in study.trials[15:]) >= 7
+
+
 def test_what_is_no_error_is_refused():
     study = optuna.create_study(direction="maximize", sampler=GaussianProcessSampler(0))
     with pytest.raises(ValueError, match="minimi"):
         study.ask(SQUARE)
+    study = optuna.create_study(sampler=GaussianProcessSampler(0))
+    with pytest.raises(ValueError, match=r"0 or more; got -0\.[0-9]"):
+        study.optimize(lambda trial: -trial.suggest_float("x", 0, 1), n_trials=11)

@@ -35,8 +35,7 @@ def test_a_seed_gives_the_same_bits_in_another_process():
 
 
 def test_a_diverged_network_counts_as_guessing():
-    train = runpy.run_path(str(DATA / "mnist_mlp_13.py"))["train"]
-    assert [row["valid_error_1000"] for row in train(3, 0, optimizer="sgd", learning_rate=1e20)] == [0.9, 0.9]
+    assert [row["valid_error_1000"] for row in SCRIPT["train"](3, 0, optimizer="sgd", learning_rate=1e20)] == [0.9, 0.9]
 
 
 if os.environ.get("HPO_HELPERS_MNIST"):
@@ -47,11 +46,28 @@ if os.environ.get("HPO_HELPERS_MNIST"):
         assert not any(image.tobytes() in trained for images, _ in few[1:] + whole[1:] for image in images)
 
 
+def test_what_two_methods_train_alike_is_trained_once(tmp_path):
+    trained = []
+
+    def train(epochs, seed, **params):
+        trained.append((seed, epochs))
+        for epoch in [epoch for epoch in (1, 3, 9, 27) if epoch <= epochs]:
+            yield {"epoch": epoch, "valid_error": params["learning_rate"] + params["dropout_input"] / epoch}
+
+    method, run, columns = "random + successive halving", SCRIPT["run"], slice("method", "valid_error")
+    alone = run(method, 3, tmp_path / "alone.csv", train)
+    n_alone = len(trained)
+    run("random", 3, tmp_path / "random_3.csv", train)
+    trained.clear()
+    shared = run(method, 3, tmp_path / "random_successive_halving_3.csv", train)
+    pd.testing.assert_frame_equal(shared.loc[:, columns], alone.loc[:, columns])
+    assert len(trained) <= n_alone - 50  # all that random search had drawn
+
+
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 @pytest.mark.parametrize("method", ["multivariate TPE", "CMA-ES", "random + Hyperband"])
 def test_an_interrupted_run_goes_on_to_the_same_table_and_trains_nothing_twice(method, tmp_path):
-    recording, trained = runpy.run_path(str(DATA / "record_mlp_13.py")), []
-    run, read, path = recording["run"], recording["read"], tmp_path / "run.csv"
+    run, read, path, trained = SCRIPT["run"], SCRIPT["read"], tmp_path / "run.csv", []
 
     def train(epochs, seed, **params):
         trained.append(seed)
