@@ -197,7 +197,8 @@ def _last_error(trial):
 
 
 def _points(trials, encoding):
-    return np.array([encoding.transform(_anything(trial.number, encoding) | trial.params) for trial in trials])
+    whole = [_anything(trial.number, encoding) | trial.params for trial in trials]
+    return np.array([encoding.transform(parameters) for parameters in whole])
 
 
 def _anything(number, encoding):
