@@ -1,5 +1,6 @@
 """Going on with a study that was cut off: what nobody trains any more, and what time it is."""
 
+import datetime
 import functools
 import os
 import socket
@@ -22,9 +23,6 @@ BEGUN = time.time()
 
 #: How often a process that tunes says that it lives, and how long it may be silent, in seconds.
 BEAT_SECONDS, SILENCE_SECONDS = 10.0, 30.0
-
-#: Within so many seconds a process that asked for a trial has signed it, or is dead.
-ASKING_SECONDS = 2.0
 
 #: How often a configuration is tried again whose process died, before it fails.
 MAX_RETRIES = 2
@@ -53,11 +51,11 @@ def sign(trial: Trial) -> None:
     trial.set_user_attr("owner", _this_process())
 
 
-def is_being_asked_for(trial: FrozenTrial) -> bool:
-    """Return whether a process may be about to write down what it has asked for."""
-    if trial.state != TrialState.RUNNING or "owner" in trial.user_attrs:
-        return False
-    return abs(time.time() - trial.datetime_start.timestamp()) < ASKING_SECONDS
+def trials_of_this_process(study: optuna.Study, since: datetime.datetime) -> list[FrozenTrial]:
+    """Return what this process trains, and what was asked for `since` then and never signed."""
+    owners = [(trial, trial.user_attrs.get("owner")) for trial in _running(study)]
+    asked_for = [trial for trial, owner in owners if owner is None and trial.datetime_start >= since]
+    return [trial for trial, owner in owners if owner == _this_process()] + asked_for
 
 
 def requeue(study: optuna.Study, trial: Trial | FrozenTrial, reason: str, *, n_deaths: int = 0) -> None:
@@ -66,9 +64,12 @@ def requeue(study: optuna.Study, trial: Trial | FrozenTrial, reason: str, *, n_d
     params = {**asked.system_attrs.get("fixed_params", {}), **asked.params}
     study._storage.set_trial_user_attr(trial._trial_id, "requeued", True)
     _fail(study, trial, reason)
-    if params and "requeued" not in asked.user_attrs:  # else its grid had no cell for it
-        deaths = asked.user_attrs.get("n_deaths", 0) + n_deaths
-        study.enqueue_trial(params, user_attrs={"retry_of": trial.number, "n_deaths": deaths})
+    if params:
+        # Not study.enqueue_trial: a GridSampler needs to know the cell.
+        system_attrs = {**asked.system_attrs, "fixed_params": params}
+        user_attrs = {"retry_of": trial.number, "n_deaths": asked.user_attrs.get("n_deaths", 0) + n_deaths}
+        waiting = {"state": TrialState.WAITING, "system_attrs": system_attrs, "user_attrs": user_attrs}
+        study.add_trial(optuna.trial.create_trial(**waiting))
 
 
 def reports_of(trial: FrozenTrial) -> list[dict[str, Any]]:

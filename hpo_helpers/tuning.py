@@ -1,13 +1,11 @@
 """tune(): ask, launch, report, prune, tell, for any Optuna study over any launcher."""
 
+import datetime
 import json
 import math
-import signal
-import threading
-import time
 import warnings
 from collections.abc import Callable, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,11 +13,9 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.pruners import HyperbandPruner
 from optuna.samplers import GridSampler
-from optuna.storages import InMemoryStorage
 from optuna.trial import Trial, TrialState
 
 from hpo_helpers import resuming
-from hpo_helpers.grid import EachCellOnce
 from hpo_helpers.jobs import Job, JobStatus, Launcher, positive
 from hpo_helpers.progress import ProgressBar
 
@@ -64,8 +60,8 @@ def tune(
     epochs
         The longest training, in epochs; shorter where the space searches ``"epochs"``.
     n_trials
-        End when the study has so many finished trials, of earlier calls too. A grid (of a
-        ``GridSampler``) ends by itself, when each cell was trained once.
+        End when the study has so many finished trials, of earlier calls too; for a ``GridSampler``, as
+        many as the grid has cells at most. Each further process on the study may add one.
     timeout
         End when the study's clock, the launcher's over all calls, reads so many seconds.
         Trials still running then are told PRUNED.
@@ -79,7 +75,7 @@ def tune(
     Raises
     ------
     ValueError
-        If a setting is out of range, or a storage on disk could not give back a choice as it was.
+        If a setting is out of range.
     RuntimeError
         If `max_failures` trials in a row failed. The message carries the last error.
 
@@ -94,14 +90,13 @@ def tune(
     process gives a sign of life within half a minute.
     """
     _check(study, launcher, epochs, n_trials, timeout, trial_timeout, max_failures)
-    if not callable(space):
-        _check_choices(study, space)
-    with _each_cell_once(study), resuming.taken_up(study):
+    if isinstance(study.sampler, GridSampler):
+        n_trials = min(n_trials or math.inf, len(study.sampler._all_grids))
+    with resuming.taken_up(study):
         session = _Session(study, space, launcher, epochs, n_trials, timeout, trial_timeout, max_failures)
         study.stop = session.stop_asking  # some samplers call it when they are through
         try:
-            of_the_grid = getattr(study.sampler, "n_cells", None)
-            with ProgressBar(n_trials or of_the_grid, timeout, enabled=progress) as bar:
+            with ProgressBar(n_trials, timeout, enabled=progress) as bar:
                 while session.step():
                     bar.show(session.n_finished, session.clock(), session.incumbent)
         except BaseException as error:
@@ -130,7 +125,7 @@ class _Session:
         self._n_trials, self._timeout, self._trial_timeout = limits
         self._max_failures = max_failures
         self._running: dict[int, _Run] = {}  # by job id
-        self._starting: Trial | None = None  # asked for and signed, not submitted yet
+        self._asked_at = datetime.datetime.max
         self._stopping: list[Job] = []  # told to stop, their workers not free yet
         self._failures = self._pruned_by_space = 0  # in a row
         self._asking = True
@@ -163,16 +158,13 @@ class _Session:
         for run in self._running.values():
             with suppress(Exception):
                 run.job.stop()
-        trials = [run.trial for run in self._running.values()]
-        for trial in trials + [self._starting] * (self._starting is not None):
-            with suppress(Exception):
+        with suppress(Exception):
+            for trial in resuming.trials_of_this_process(self._study, self._asked_at):
                 resuming.requeue(self._study, trial, f"interrupted by {type(error).__name__}")
         self._running.clear()
 
     def _may_start(self):
         if len(self._running) + len(self._stopping) >= self._launcher.n_workers:
-            return False
-        if isinstance(self._study.sampler, EachCellOnce) and not self._study.sampler.is_open(self._study):
             return False
         return self._wants_more(_n_begun)
 
@@ -183,17 +175,11 @@ class _Session:
         return count(self._study.get_trials(deepcopy=False)) < self._n_trials
 
     def _start(self):
-        # An interruption between asking and signing would leave a trial that nobody knows.
-        with _uninterrupted():
-            trial = self._study.ask() if callable(self._space) else self._study.ask(dict(self._space))
-            resuming.sign(trial)
-            self._starting = trial
-        if self._is_one_too_many(trial):
-            self._starting = None
-            return resuming.requeue(self._study, trial, "other processes had asked for the last ones")
+        self._asked_at = datetime.datetime.now()
+        trial = self._study.ask() if callable(self._space) else self._study.ask(dict(self._space))
+        resuming.sign(trial)
         try:
             params = self._space(trial) if callable(self._space) else trial.params
-            _check_choices(self._study, trial.distributions)
             trial.set_user_attr("started", started := self.clock())
             job = self._launcher.submit(dict(params), self._epochs)
         except optuna.TrialPruned as reason:
@@ -203,24 +189,11 @@ class _Session:
             self._study.tell(trial, state=TrialState.FAIL)
             raise
         self._running[job.id] = _Run(trial, job, started)
-        self._starting = None
         self._pruned_by_space = 0
-
-    def _is_one_too_many(self, trial):
-        """Return whether others asked in the same instant, and fewer were wanted."""
-        while True:
-            *earlier, this = self._study.get_trials(deepcopy=False)[: trial.number + 1]
-            # It may be marked already: its grid has no cell left.
-            if "requeued" in this.user_attrs or _n_begun(earlier) >= self._n_trials:
-                return True
-            if len(earlier) < self._n_trials or not any(map(resuming.is_being_asked_for, earlier)):
-                return False
-            time.sleep(0.01)
 
     def _pruned_by_the_space(self, trial, reason):
         trial.set_user_attr("stop_reason", f"pruned by the space: {reason}")
         self._study.tell(trial, state=TrialState.PRUNED)
-        self._starting = None
         self.n_finished += 1
         self._pruned_by_space += 1
         if self._pruned_by_space >= MAX_PRUNED_BY_SPACE:
@@ -317,34 +290,6 @@ def _check(study, launcher, epochs, n_trials, timeout, trial_timeout, max_failur
         )
 
 
-def _check_choices(study, distributions):
-    """Raise ValueError for a choice that a storage on disk would give back as another."""
-    if isinstance(study._storage, InMemoryStorage):
-        return
-    for name, distribution in distributions.items():
-        for choice in getattr(distribution, "choices", ()):
-            if not _is_kept_by_json(choice):
-                advice = "choose among numbers and text, and look up there what to train"
-                raise ValueError(f"{name!r} has the choice {choice!r}, which a file cannot keep: {advice}")
-
-
-def _is_kept_by_json(choice):
-    with suppress(TypeError, ValueError):
-        return json.loads(json.dumps(choice)) == choice or choice != choice  # nan is unlike itself
-    return False
-
-
-@contextmanager
-def _each_cell_once(study):
-    sampler = study.sampler
-    if isinstance(sampler, GridSampler):
-        study.sampler = EachCellOnce(sampler)
-    try:
-        yield
-    finally:
-        study.sampler = sampler
-
-
 def _n_finished(trials):
     return sum(trial.state.is_finished() and "requeued" not in trial.user_attrs for trial in trials)
 
@@ -358,23 +303,6 @@ def _best_report(study, sign):
     trials = study.get_trials(deepcopy=False)
     values = [value for trial in trials for value in trial.intermediate_values.values()]
     return min(values, key=lambda value: sign * value, default=None)
-
-
-@contextmanager
-def _uninterrupted():
-    """Hold Ctrl-C back until the end of the block."""
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    if not in_main_thread or signal.getsignal(signal.SIGINT) is None:  # not Python's
-        yield
-        return
-    interrupts: list[int] = []
-    handler = signal.signal(signal.SIGINT, lambda number, _: interrupts.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
-        if interrupts:
-            signal.raise_signal(signal.SIGINT)
 
 
 def _plain(value):
