@@ -6,7 +6,6 @@ better in what is compared: ``test_error``, unless `value` names another column.
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import contextmanager
 
 import numpy as np
 import optuna
@@ -103,7 +102,8 @@ def run_methods(
 def _run(run, method, space, launcher, epochs, timeout):
     name, seed = run
     try:
-        with _quiet_optuna(), launcher(seed) as opened:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)  # else it says of each study that it was made
+        with launcher(seed) as opened:
             study = method(seed)
             _check_new(study)
             tune(study, space, opened, epochs=epochs, timeout=timeout, progress=False)
@@ -122,17 +122,6 @@ def _check_new(study):
         raise ValueError("the study needs a name with the seed: study_name=f'tpe-{seed}'")
     if any(trial.state.is_finished() for trial in study.get_trials(deepcopy=False)):
         raise ValueError(f"the study {study.study_name!r} has trials already: return a new one")
-
-
-@contextmanager
-def _quiet_optuna():
-    """Keep Optuna from saying of each study that it was made."""
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(max(verbosity, optuna.logging.WARNING))
-    try:
-        yield
-    finally:
-        optuna.logging.set_verbosity(verbosity)
 
 
 def at_times(incumbents: pd.DataFrame, times: Iterable[float]) -> pd.DataFrame:

@@ -97,16 +97,6 @@ def test_seeds_must_be_distinct_and_at_least_one():
             compare({"random": random_search}, seeds=seeds)
 
 
-def test_optuna_is_quiet_meanwhile_and_as_it_was_afterwards(caplog):
-    optuna.logging.set_verbosity(optuna.logging.INFO)
-    optuna.logging.enable_propagation()
-    compare({"random": random_search})
-    assert caplog.messages == []
-    random_search(0)
-    assert caplog.messages != []
-    optuna.logging.disable_propagation()
-
-
 def test_the_incumbent_at_a_time_is_the_last_one_reported_by_then():
     rows = [
         ("a", 0, 1.0, 3, 0.50, 0.55),
