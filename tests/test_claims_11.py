@@ -14,6 +14,8 @@ from notebook_files import NOTEBOOKS
 from hpo_helpers import replay_mnist
 from hpo_helpers.curves import RecordedCurves
 from hpo_helpers.jobs.rehearsal import ROLE, connect
+from hpo_helpers.jobs.sagemaker import image_uri, jobs_from_logs, jobs_from_search, list_created
+from hpo_helpers.jobs.sagemaker.request import GRACE
 
 LESSON, SOLUTIONS = "11_sagemaker_jobs", "solutions/11_sagemaker_jobs_solutions"
 NO_AWS = ("AWS_PROFILE", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL")
@@ -57,6 +59,12 @@ def test_names_and_hyperparameters_have_these_limits(model):
     assert not re.fullmatch(model.shape_for("TrainingJobName").metadata["pattern"], "an_underscore")
     said = claimed(LESSON, r"\*hyperparameters\* are at most (\d+) texts")
     assert said == [model.shape_for("HyperParameters").metadata["max"]]
+    (said,) = claimed(LESSON, r"name of a tuning job has at most (\d+) letters")
+    assert said == model.shape_for("HyperParameterTuningJobName").metadata["max"]
+    assert len("hpo-lesson-11-12345678-tuner") <= said >= len("hpo-lesson-11-12345678-grid")
+    tags = documentation(model.operation_model("CreateHyperParameterTuningJob").input_shape.members["Tags"])
+    assert "also added to all training jobs that the tuning job launches" in tags
+    assert "They get its tags, too" in lesson_text(LESSON)
 
 
 def test_search_answers_for_a_hundred_jobs_at_once(model):
@@ -77,7 +85,7 @@ def test_what_is_billed_is_the_formula_that_the_lesson_gives(model):
     billed = documentation(model.shape_for("DescribeTrainingJobResponse").members["BillableTimeInSeconds"])
     assert "BillableTimeInSeconds * InstanceCount" in billed
     assert "price of an instance for an hour × instances × seconds / 3600" in lesson_text(LESSON)
-    assert 'price * table["seconds"] / 3600' in cell("cost-result")
+    assert 'PRICE * table["seconds"] / 3600' in cell("cost-result")
 
 
 def test_every_field_of_the_request_is_explained_and_exists(model):
@@ -87,16 +95,14 @@ def test_every_field_of_the_request_is_explained_and_exists(model):
     algorithm = {"TrainingImage", "TrainingInputMode", "MetricDefinitions"}
     assert explained == top | algorithm
     assert top <= set(known) and algorithm <= set(known["AlgorithmSpecification"].members)
-    assert all(f'"{name}"' in cell("request") for name in explained)
+    assert all(f'"{name}"' in cell("algorithm") + cell("request") for name in explained)
 
 
-def test_the_settings_of_a_tuning_job_that_the_lesson_names_exist(model):
-    config = model.shape_for("HyperParameterTuningJobConfig").members
-    assert "`TrainingJobEarlyStoppingType`" in lesson_text(LESSON) and "TrainingJobEarlyStoppingType" in config
-    request = model.operation_model("CreateHyperParameterTuningJob").input_shape.members
-    assert "`WarmStartConfig`" in lesson_text(LESSON) and "WarmStartConfig" in request
+def test_the_strategies_are_those_of_aws_and_the_image_is_the_last_with_mxnet(model):
     named = re.search(r"The strategies are (.*)\. The last two", lesson_text(LESSON)).group(1)
     assert set(re.findall(r"`(\w+)`", named)) == set(model.shape_for("HyperParameterTuningJobStrategyType").enum)
+    version, minor = re.search(r"last image with MXNet: ([\d.]+), on Python 3\.(\d+)\.", lesson_text(LESSON)).groups()
+    assert image_uri("us-east-1").endswith(f"/mxnet-training:{version}-cpu-py3{minor}")
 
 
 def test_one_code_path_for_aws_and_the_rehearsal():
@@ -113,26 +119,26 @@ def test_the_study_is_the_one_of_lesson_05_but_for_its_launcher():
     assert created in fifth
     tuned = re.search(r"tune\(study, .*\)", here).group(0)
     assert tuned.replace("timeout=seconds", "timeout=25") in fifth
-    assert "seconds = 25 if place.is_rehearsal" in cell("launcher")
+    assert "seconds = 25 if place.is_rehearsal" in here and "launch(n_workers=2" in here
     assert re.search(r'LocalLauncher\(train, n_workers=2, fixed={"seed": 0}\)', fifth)
-    assert 'n_workers=2, fixed={"seed": 0}' in cell("launcher")
+    assert 'fixed={"seed": 0}' in cell("launcher")
 
 
 def test_without_boto3_or_moto_the_first_cell_says_what_to_install():
     hidden = 'import sys\nsys.modules["moto"] = None\n' + cell("imports")
     result = subprocess.run([sys.executable, "-c", hidden], capture_output=True, text=True, timeout=120)
-    assert "AssertionError: ['moto'] missing: run `pip install \".[aws]\"` in the folder" in result.stderr
+    assert "AssertionError: Run `%pip install moto`, then this cell again." in result.stderr
 
 
 def test_the_policy_covers_the_names_that_the_lesson_gives():
     policy = json.loads((NOTEBOOKS / "sagemaker_policy.json").read_text(encoding="utf-8"))
     resources = [resource for entry in policy["Statement"] for resource in [entry["Resource"]] if resource != "*"]
     assert 'bucket = f"sagemaker-hpo-{region}-{account}"' in cell("clients")
-    assert 'run, folder = f"hpo-lesson-11-{stamp}", f"hpo-lesson-11/' in cell("clients")
+    assert 'NAME = "hpo-lesson-11"' in cell("run") and 'folder = f"{NAME}/{owner()}/{run}"' in cell("run")
     for name in (
         "arn:aws:sagemaker:us-east-1:123456789012:training-job/hpo-lesson-11-6b01b65c-one",
         "arn:aws:sagemaker:us-east-1:123456789012:hyper-parameter-tuning-job/hpo-lesson-11-6b01b65c-tuner",
-        "arn:aws:s3:::sagemaker-hpo-us-east-1-123456789012/hpo-lesson-11/by-hand-6b01b65c/data/mnist.npz",
+        "arn:aws:s3:::sagemaker-hpo-us-east-1-123456789012/hpo-lesson-11/0123/hpo-lesson-11-6b01b65c/data/mnist.npz",
     ):
         assert any(fnmatchcase(name, resource) for resource in resources)
     assert any("role/*SageMaker*" in resource for resource in resources)
@@ -150,21 +156,25 @@ def actions(code):
     return {f"{service}:{own.get(name, name)}" for service, name in names}
 
 
-def test_the_ceiling_that_is_printed_is_the_one_of_the_text():
-    limits = re.search(r"max_run=(\d+), max_jobs=(\d+), price_per_hour=price", cell("launcher"))
-    max_run, max_jobs = map(int, limits.groups())
-    (price,) = map(float, re.search(r"price = ([\d.]+)", cell("launcher")).groups())
-    assert claimed(LESSON, r"SageMaker ends a job after (\d+) seconds") == [max_run]
-    assert "refuses a forty-first job" in lesson_text(LESSON) and max_jobs == 40
-    printed = f"at most {max_jobs} jobs x {max_run} s x {price:g} an hour = {max_jobs * max_run * price / 3600:.2f}"
-    outputs = [output.get("text", "") for cell in code_cells(LESSON).values() for output in cell.outputs]
-    assert any(printed in text for text in outputs)
+def test_the_ceiling_that_is_printed_is_the_one_of_the_text(model):
+    (max_run,) = map(int, re.search(r"max_run=(\d+)", cell("launcher")).groups())
+    (price,) = map(float, re.search(r"PRICE = ([\d.]+)", cell("launcher")).groups())
+    assert claimed(LESSON, r"the longest run and (\d+) seconds to end in") == [GRACE]
+    assert f"for {GRACE} seconds" in documentation(model.shape_for("StoppingCondition"))
+    assert claimed(LESSON, r"SageMaker stops a job after (\d+) seconds") == [max_run]
+    assert claimed(LESSON, r"Interrupted, a job runs on, for (\d+) seconds") == [600 + GRACE]
+    for name, max_jobs in {"swarm": 6, "study": 40}.items():
+        assert f"max_jobs={max_jobs})" in cell(name)
+        ceiling = f"at most {max_jobs} jobs x ({max_run} + {GRACE}) s x {price:g} an hour"
+        printed = f"{ceiling} = {max_jobs * (max_run + GRACE) * price / 3600:.2f}\n"
+        assert any(output.get("text", "").startswith(printed) for output in code_cells(LESSON)[name].outputs)
+    assert "refuses a seventh job" in lesson_text(LESSON)
 
 
-def test_a_day_for_each_job_makes_a_ceiling_of_960_hours():
-    pattern = r"(?s)allows each job (\d+),(\d+) seconds.*for (\d+) jobs, (\d+) hours"
+def test_a_day_for_each_job_makes_a_ceiling_of_961_hours():
+    pattern = r"(?s)allows each job (\d+),(\d+) seconds.*Over a day a job: for (\d+) jobs, (\d+) hours"
     thousands, rest, jobs, hours = claimed(LESSON, pattern)
-    assert (1000 * thousands + rest) * jobs / 3600 == hours
+    assert (1000 * thousands + rest + GRACE) * jobs // 3600 == hours
 
 
 def test_the_smaller_batch_takes_four_times_as_many_steps():
@@ -176,7 +186,7 @@ def test_the_lines_for_ones_own_project_run_three_jobs_once_they_are_filled_in(p
     import boto3
 
     boto3.client("s3").create_bucket(Bucket="mine")
-    code = "\n".join(cell(name) for name in ("own-project", *(f"own-project-{number}" for number in (2, 3, 4))))
+    code = "\n".join(cell(f"own-project{part}") for part in ("", "-try", "-2", "-request", "-3", "-4"))
     filled = code.replace('ROLE, BUCKET, IMAGE = "", "", ""', f'ROLE, BUCKET, IMAGE = "{ROLE}", "mine", "an/image:1"')
     assert filled != code
     sagemaker, names = boto3.client("sagemaker"), {}
@@ -184,8 +194,52 @@ def test_the_lines_for_ones_own_project_run_three_jobs_once_they_are_filled_in(p
     exec(filled.replace("time.sleep(5)", "time.sleep(0.2)"), names)
     assert "3 jobs have run." in capsys.readouterr().out
     assert [trial.state for trial in names["study"].trials] == [optuna.trial.TrialState.COMPLETE] * 3
+    names["TRAIN"] = "raise SystemExit(1)"
+    exec(cell("own-project-4"), names)  # a job that fails is a failed trial, and the study goes on
+    assert [trial.state for trial in names["study"].trials] == [optuna.trial.TrialState.FAIL] * 3
     jobs = sagemaker.list_training_jobs()["TrainingJobSummaries"]
-    assert [job["TrainingJobStatus"] for job in jobs] == ["Completed"] * (before + 3)
+    assert [job["TrainingJobStatus"] for job in jobs[before:]] == ["Completed"] * 3 + ["Failed"] * 3
+
+
+def requests_in(place, names):
+    """Run the cells that prepare a job, up to its request, with a script that takes its time."""
+    names |= {"place": place, "role": ROLE, "data": None}
+    exec("import boto3, io, json, secrets, tarfile, time\nimport pandas as pd", names)
+    exec("from hpo_helpers.jobs.sagemaker import *\nfrom hpo_helpers.spaces import *", names)
+    for name in ("clients", "run"):
+        exec(cell(name), names)
+    (names["folder_here"] / "slow.py").write_text("import time; print('valid_error=0.5', flush=True); time.sleep(600)")
+    names["program"] = [names["folder_here"] / "slow.py"]
+    exec(cell("upload").partition("data = ")[0], names)
+    for name in ("algorithm", "request", "start", "wait", "tuner-config"):
+        exec(cell(name), names)
+    del names["DEFINITION"]["InputDataConfig"]
+
+
+def test_what_still_runs_is_stopped_and_deleted_what_never_got_a_machine_is_billed_nothing(
+    place, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("HPO_HELPERS_CACHE", str(tmp_path))
+    names = {"folder_here": tmp_path}
+    requests_in(place, names)
+    monkeypatch.setattr(place.rehearsal, "start_seconds", 600.0)
+    names["start"](f"{names['run']}-waits", {})  # it is stopped while it is starting
+    names["sagemaker"].stop_training_job(TrainingJobName=f"{names['run']}-waits")
+    monkeypatch.setattr(place.rehearsal, "start_seconds", 0.0)
+    names["start"](f"{names['run']}-one", {})
+    for name in ("tuner", "tuner-functions", "created"):
+        exec(cell(name).partition("\nprint(sorted")[0], names)
+    assert set(names["created"]["status"].dropna()) >= {"InProgress"}
+    exec(cell("stop"), names)
+    table = jobs_from_logs(names["run"]).set_index("name")
+    assert set(table["status"]) == {"Stopped"} and table.equals(jobs_from_search(names["run"]).set_index("name"))
+    assert table.loc[f"{names['run']}-waits", ["start", "end", "billable_seconds"]].isna().all()
+    names["bill"] = table.reset_index().assign(part="by hand")
+    exec(cell("rows"), names)
+    assert len(names["timeline"]("by hand")) == len(table) - 1
+    capsys.readouterr()
+    exec(cell("delete"), names)
+    assert capsys.readouterr().out.endswith("Left: 0\n") and len(list_created("hpo-lesson-11", names["run"])) == 0
 
 
 @pytest.fixture

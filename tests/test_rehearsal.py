@@ -1,6 +1,5 @@
 """Training jobs in the rehearsal, asked for by real boto3 over real HTTP. Every script really runs."""
 
-import datetime
 import json
 import os
 import signal
@@ -133,41 +132,17 @@ def streams(clients):
         ("filter_log_events", {"logStreamNamePrefix": "read/"}, "12"),
         ("filter_log_events", {"logStreamNamePrefix": "read-n", "limit": 1}, "3"),
         ("filter_log_events", {"logStreamNamePrefix": "nobody"}, ""),
-        ("filter_log_events", {"logStreamNames": ["read/algo", "read-too/algo"], "startTime": 2}, "24"),
-        ("filter_log_events", {"endTime": 4, "interleaved": False}, "1234"),
+        ("filter_log_events", {"interleaved": False}, "12345"),
         ("filter_log_events", {}, "12345"),
         ("filter_log_events", {"filterPattern": '"line 3"'}, "3"),
         ("get_log_events", {"logStreamName": "read-not/algo"}, "35"),
-        ("get_log_events", {"logStreamName": "read-not/algo", "endTime": 5}, "3"),
-        ("get_log_events", {"logStreamName": "read-not/algo", "startTime": 5}, "5"),
         ("get_log_events", {"logStreamName": "read-not/algo", "limit": 1}, "5"),
         ("get_log_events", {"logStreamName": "read-not/algo", "limit": 1, "startFromHead": True}, "3"),
     ],
 )
 def test_lines_are_those_that_are_asked_for(clients, streams, call, asked, lines):
-    asked = {name: value + streams.time if name.endswith("Time") else value for name, value in asked.items()}
     events = getattr(clients.logs, call)(logGroupName="read", **asked)["events"]
     assert [event["message"] for event in events] == [f"line {number}" for number in lines]
-
-
-@pytest.mark.parametrize(
-    "service, call, asked, code, words",
-    [
-        ("logs", "filter_log_events", {"filterPattern": "?line ?word"}, "InvalidParameterException", "filterPattern"),
-        ("logs", "filter_log_events", {"startFromHead": False}, "InvalidParameterException", "startFromHead"),
-        ("logs", "filter_log_events", {"logStreamNames": ["read"]}, "ResourceNotFoundException", "stream does not"),
-        ("logs", "filter_log_events", {"logStreamNamePrefix": "r", "logGroupName": "no"}, "ResourceNotFound", "group"),
-        ("logs", "describe_log_groups", {"logGroupNamePattern": "r"}, "InvalidParameterException", "NamePattern"),
-        ("logs", "put_retention_policy", {"retentionInDays": 1}, "InvalidParameterException", "PutRetentionPolicy"),
-        ("s3", "list_buckets", {"MaxBuckets": 1}, "NotImplemented", "'max-buckets'"),
-        ("s3", "delete_object", {"Bucket": BUCKET, "Key": "k", "IfMatchSize": 1}, "NotImplemented", "if-match-size"),
-        ("s3", "create_bucket", {"Bucket": "With_Capitals"}, "InvalidBucketName", "not valid"),
-    ],
-)
-def test_what_moto_would_pass_over_is_refused(clients, streams, service, call, asked, code, words):
-    asked = {"logGroupName": "read", **asked} if call.startswith(("filter", "put_r")) else asked
-    error = error_of(getattr(client_of(clients.rehearsal, service), call), **asked)
-    assert code in error[0] and words in error[1]
 
 
 def test_metrics_follow_the_jobs_own_expressions_and_keep_the_last_number(clients):
@@ -199,28 +174,6 @@ for name in ("A", "B"):
     assert record["TrainingJobStatus"] == "Completed", record["FailureReason"]
     files = sorted(["one.txt", "sub folder/zwei ü'\".txt"])
     assert log_lines(clients, "channels") == [f"A {files}", "B ['file.txt']"]
-
-
-def test_checkpoints_of_a_stopped_spot_job_come_back_to_the_next(clients):
-    script = """
-import os, sys, time
-folder = sys.argv[sys.argv.index("--checkpoint") + 1]
-print("found", [file for _, _, files in os.walk(folder) for file in files])
-os.makedirs(folder + "/epochs", exist_ok=True)
-open(folder + "/epochs/" + os.environ["TRAINING_JOB_NAME"], "w").write("state")
-time.sleep(600)
-"""
-    options = {
-        "parameters": {"checkpoint": '"/opt/ml/checkpoints"'},
-        "CheckpointConfig": {"S3Uri": f"s3://{BUCKET}/checkpoints"},
-        "EnableManagedSpotTraining": True,
-        "StoppingCondition": {"MaxRuntimeInSeconds": 600, "MaxWaitTimeInSeconds": 600},
-    }
-    for name, found in [("first", "found []"), ("second", "found ['first']")]:
-        start(clients, name, script, **options)
-        until(lambda: described(clients, name, "Training"))
-        assert stop(clients, name)["EnableManagedSpotTraining"]
-        assert log_lines(clients, name)[0] == found
 
 
 # Jobs that fail
@@ -363,38 +316,14 @@ def test_names_are_unique_and_unknown_ones_are_refused(clients, listed):
 
 def test_a_list_comes_in_pages_that_hold_each_job_once(clients, listed):
     paginator = clients.sagemaker.get_paginator("list_training_jobs")
-    newest = {"SortBy": "CreationTime", "SortOrder": "Descending", "PaginationConfig": {"PageSize": 5}}
     names = [
         [job["TrainingJobName"] for job in page["TrainingJobSummaries"]]
-        for page in paginator.paginate(NameContains="listed-", **newest)
+        for page in paginator.paginate(NameContains="listed-", PaginationConfig={"PageSize": 5})
     ]
     assert [len(page) for page in names] == [5, 5, 2]
-    assert sum(names, []) == [record["TrainingJobName"] for record in listed][::-1]
+    assert sum(names, []) == [record["TrainingJobName"] for record in listed]
     by_default = clients.sagemaker.list_training_jobs(NameContains="listed-")["TrainingJobSummaries"]
     assert [job["TrainingJobName"] for job in by_default] == [f"listed-{i:02d}" for i in range(10)]
-    failed = clients.sagemaker.list_training_jobs(NameContains="listed-", StatusEquals="Failed")
-    assert [job["TrainingJobName"] for job in failed["TrainingJobSummaries"]] == ["listed-05"]
-
-
-HOUR = datetime.timedelta(hours=1)
-
-
-@pytest.mark.parametrize(
-    "asked, numbers",
-    [
-        ({"SortBy": "Name", "SortOrder": "Descending"}, list(range(11, 1, -1))),
-        ({"SortBy": "Status"}, [0, 1, 2, 3, 4, 6, 7, 8, 9, 10]),
-        ({"SortBy": "Status", "SortOrder": "Descending", "MaxResults": 1}, [5]),
-        ({"CreationTimeAfter": HOUR, "StatusEquals": "Failed"}, []),
-        ({"CreationTimeBefore": HOUR, "LastModifiedTimeAfter": -HOUR, "StatusEquals": "Failed"}, [5]),
-        ({"LastModifiedTimeBefore": -HOUR}, []),
-    ],
-)
-def test_a_list_is_cut_and_sorted_as_it_is_asked_for(clients, listed, asked, numbers):
-    now = datetime.datetime.now(datetime.UTC)
-    asked = {name: now + value if isinstance(value, datetime.timedelta) else value for name, value in asked.items()}
-    page = clients.sagemaker.list_training_jobs(NameContains="listed-", **asked)["TrainingJobSummaries"]
-    assert [int(job["TrainingJobName"][-2:]) for job in page] == numbers
 
 
 def search(clients, *filters):
@@ -403,8 +332,6 @@ def search(clients, *filters):
     pages = clients.sagemaker.get_paginator("search").paginate(
         Resource="TrainingJob",
         SearchExpression={"Filters": [mine, *conditions]},
-        SortBy="CreationTime",
-        SortOrder="Ascending",
     )
     return [int(each["TrainingJob"]["TrainingJobName"][-2:]) for page in pages for each in page["Results"]]
 
@@ -413,11 +340,9 @@ def search(clients, *filters):
     "condition, numbers",
     [
         (("TrainingJobStatus", "Equals", "Failed"), [5]),
-        (("TrainingJobStatus", "NotEquals", "Completed"), [5]),
         (("TrainingJobName", "Contains", "listed-1"), [10, 11]),
-        (("Tags.number", "In", "3,7,99"), [3, 7]),
-        (("Tags.other", "NotExists"), list(range(12))),
-        (("Tags.other", "Exists"), []),
+        (("Tags.number", "Equals", "7"), [7]),
+        (("Tags.other", "Equals", "7"), []),
         (("HyperParameters.width", "Equals", "512"), [9]),
         (("ResourceConfig.InstanceType", "Equals", "ml.m5.large"), list(range(12))),
     ],
@@ -431,19 +356,10 @@ def test_search_refuses_what_it_cannot_answer(clients):
     assert words in error_of(search, clients, ("CreationTime", "GreaterThan", "2020-01-01"))[1]
     assert "does not support the operation ListModels" in error_of(clients.sagemaker.list_models)[1]
     assert "'Endpoint'" in error_of(clients.sagemaker.search, Resource="Endpoint")[1]
-    assert "Unknown property name: Metrics" in error_of(search, clients, ("Metrics.loss", "Exists"))[1]
-    assert "SortBy='Tags'" in error_of(clients.sagemaker.search, Resource="TrainingJob", SortBy="Tags")[1]
-    assert "property name: Name" in error_of(clients.sagemaker.search, Resource="TrainingJob", SortBy="Name")[1]
+    assert "Unknown property name: Metrics" in error_of(search, clients, ("Metrics.loss", "Equals", "1"))[1]
+    assert "Search.SortBy" in error_of(clients.sagemaker.search, Resource="TrainingJob", SortBy="Tags")[1]
     assert "Invalid NextToken" in error_of(clients.sagemaker.list_training_jobs, NextToken="page")[1]
     assert "WarmPool" in error_of(clients.sagemaker.list_training_jobs, WarmPoolStatusEquals="InUse")[1]
-
-
-def test_tags_can_be_added_and_listed(clients, listed):
-    arn = listed[0]["TrainingJobArn"]
-    tags = [{"Key": "new", "Value": "1"}, {"Key": "number", "Value": "zero"}]
-    clients.sagemaker.add_tags(ResourceArn=arn, Tags=tags)
-    tags = {tag["Key"]: tag["Value"] for tag in clients.sagemaker.list_tags(ResourceArn=arn)["Tags"]}
-    assert tags == {"study": "a b/ü", "number": "zero", "new": "1"}
 
 
 # What is refused
@@ -482,7 +398,7 @@ UNSUPPORTED = [
     ([*DATA, "CompressionType"], "Gzip", "CompressionType"),
     ([*DATA, "DataSource", "S3DataSource", "S3DataType"], "ManifestFile", "'ManifestFile'"),
     (["HyperParameters", "sagemaker_program"], None, "script mode"),
-    (["CheckpointConfig"], {"S3Uri": "s3://b/c", "LocalPath": "/etc"}, "LocalPath='/etc'"),
+    (["CheckpointConfig"], {"S3Uri": "s3://b/c"}, "CheckpointConfig"),
 ]
 
 

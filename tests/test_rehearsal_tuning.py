@@ -120,11 +120,13 @@ def test_its_training_jobs_are_training_jobs_with_its_tags(clients, searched):
     assert name.startswith("random-001-")
     assert record["TuningJobArn"] == searched["HyperParameterTuningJobArn"]
     assert record["HyperParameters"]["_tuning_objective_metric"] == "valid_error"
-    tags = clients.sagemaker.list_tags(ResourceArn=record["TrainingJobArn"])["Tags"]
-    assert tags == [{"Key": "study", "Value": "one"}]
-    expression = {"Filters": [{"Name": "TuningJobArn", "Value": searched["HyperParameterTuningJobArn"]}]}
-    assert len(clients.sagemaker.search(Resource="TrainingJob", SearchExpression=expression)["Results"]) == 6
-    assert clients.sagemaker.list_tags(ResourceArn=searched["HyperParameterTuningJobArn"])["Tags"] == tags
+    expression = {"Filters": [{"Name": "Tags.study", "Value": "one"}]}
+    found = {
+        kind: [each[kind] for each in clients.sagemaker.search(Resource=kind, SearchExpression=expression)["Results"]]
+        for kind in ("TrainingJob", "HyperParameterTuningJob")
+    }
+    assert [job["HyperParameterTuningJobName"] for job in found["HyperParameterTuningJob"]] == ["random"]
+    assert [job["TuningJobArn"] for job in found["TrainingJob"]] == 6 * [searched["HyperParameterTuningJobArn"]]
 
 
 def test_a_grid_runs_every_combination_once(clients):
@@ -144,8 +146,7 @@ def test_a_random_search_draws_nothing_twice_and_waits_for_room(clients):
     record = run(clients, request_for("all", categories(width=["1", "2", "3", "4"]), n_jobs=4, parallel=4))
     clients.rehearsal.max_running_jobs = None
     assert (record["HyperParameterTuningJobStatus"], record["TrainingJobStatusCounters"]["Completed"]) == ("Completed", 4)
-    best = children(clients, "all", SortBy="FinalObjectiveMetricValue")
-    assert [job["TunedHyperParameters"]["width"] for job in best] == list("1234")
+    assert {job["TunedHyperParameters"]["width"] for job in children(clients, "all")} == set("1234")
 
 
 def test_a_search_that_waits_for_room_can_be_stopped(clients):
@@ -160,7 +161,6 @@ def test_tuning_jobs_and_their_training_jobs_are_listed(clients, searched):
     paginator = clients.sagemaker.get_paginator("list_training_jobs_for_hyper_parameter_tuning_job")
     options = {"HyperParameterTuningJobName": "random", "PaginationConfig": {"PageSize": 4}}
     assert [len(page["TrainingJobSummaries"]) for page in paginator.paginate(**options)] == [4, 2]
-    assert children(clients, "random", StatusEquals="Failed") == []
     listed = clients.sagemaker.list_hyper_parameter_tuning_jobs(NameContains="rand")
     (summary,) = listed["HyperParameterTuningJobSummaries"]
     assert summary["HyperParameterTuningJobName"] == "random" and summary["Strategy"] == "Random"

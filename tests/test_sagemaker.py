@@ -171,8 +171,9 @@ def test_a_running_job_is_waited_for_not_deleted_and_delivers_nothing_once_stopp
     assert 0.3 <= time.monotonic() - start < 1.3
     assert (job.finished, job.status) == (False, JobStatus.RUNNING)
     created = list_created(launcher.name)
-    with pytest.raises(SageMakerError, match="DeleteTrainingJob"):
-        delete_created(created[created["kind"] == "training job"])
+    with pytest.raises(SageMakerError, match=f"stop first what still runs, and list again: {job.name}"):
+        delete_created(created)
+    assert list_created(launcher.name).equals(created)
     job.stop()
     job.stop()
     assert finish(launcher, job) == [[]]
@@ -235,8 +236,9 @@ def test_tune_prunes_by_stopping_jobs_and_both_tables_agree(launched):
     states = {trial.params["learning_rate"]: trial.state for trial in study.trials}
     assert [states[rate] for rate in rates] == [TrialState.COMPLETE] * 2 + [TrialState.PRUNED] * 2
     table = jobs_from_logs("hpo-pruning")
-    names = "name epochs learning_rate pause valid_error seconds billable_seconds status"
+    names = "name epochs learning_rate pause valid_error start end billable_seconds status"
     assert list(table.columns) == names.split()
+    assert ((table["end"] - table["start"] - table["billable_seconds"]).between(-1, 0)).all()
     table = table.set_index("learning_rate").loc[rates]
     assert list(table["status"]) == ["Completed"] * 2 + ["Stopped"] * 2
     assert list(table["valid_error"]) == [0.0033, 0.0067, 0.5, 0.6]
@@ -251,26 +253,10 @@ def test_the_packages_own_script_goes_with_its_data_where_no_other_is_given(rehe
     (channel,) = request["InputDataConfig"]
     code = json.loads(request["HyperParameters"]["sagemaker_submit_directory"])
     data = channel["DataSource"]["S3DataSource"]["S3Uri"]
-    assert list(without_bucket(list_created("hpo-default"))["name"]) == [code, f"{data}mnist.npz"]
+    assert list(list_created("hpo-default")["name"]) == [code, f"{data}mnist.npz"]
     packed = boto3.client("s3").get_object(Bucket=launcher.bucket, Key=code.split("/", 3)[3])["Body"].read()
     with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
         assert archive.getnames() == ["train_mnist.py", "mxnet_compat.py"]
-
-
-def test_spot_jobs_save_their_checkpoints_in_s3(launched):
-    script = """
-        import pathlib, sys
-        folder = pathlib.Path(sys.argv[sys.argv.index("--checkpoint") + 1])
-        (folder / "epoch 1.txt").write_text("saved")
-        print("epoch=1 valid_error=0.5")
-    """
-    launcher = launched(script, spot=True)
-    job = launcher.submit({}, 1)
-    finish(launcher, job)
-    assert (job.status, job.error) == (JobStatus.COMPLETED, None)
-    place = {"Bucket": launcher.bucket, "Key": f"{launcher.name}/checkpoints/{job.name}/epoch 1.txt"}
-    assert boto3.client("s3").get_object(**place)["Body"].read() == b"saved"
-    assert job.description["EnableManagedSpotTraining"] is True
 
 
 # Spending.
@@ -285,14 +271,14 @@ def test_the_ceiling_is_printed_before_the_first_job_and_kept(launched, capsys):
     assert len(study.trials) == 3 and launcher.n_workers == 0
     with pytest.raises(RuntimeError, match="max_jobs=3 were started"):
         launcher.submit({}, 1)
-    assert capsys.readouterr().out == "at most 3 jobs x 120 s x 0.115 an hour = 0.01\n"
+    assert capsys.readouterr().out == "at most 3 jobs x (120 + 120) s x 0.115 an hour = 0.02\n"
 
 
 def test_quota_that_is_used_up_lowers_n_workers_and_no_job_is_lost(launched, rehearsal, capsys):
     launcher = launched(n_workers=3, max_jobs=30, max_run=1200)
     rehearsal.max_running_jobs = 1
     first = launcher.submit({"pause": 1.0}, 2)
-    assert capsys.readouterr().out == "at most 30 jobs x 1200 s = 10.00 instance-hours\n"
+    assert capsys.readouterr().out == "at most 30 jobs x (1200 + 120) s = 11.00 instance-hours\n"
     with pytest.warns(UserWarning, match="lowered from 3 to 1, and hpo-.*-001 waits: .*quota") as caught:
         second = launcher.submit({}, 2)
     assert launcher.n_workers == 1 and caught[0].filename == __file__
@@ -504,11 +490,15 @@ def tune_by_sagemaker(launcher, name):
     return describe(**job)
 
 
-def test_what_jobs_and_the_built_in_tuner_left_is_deleted_and_nothing_else(launched):
+def test_what_jobs_and_the_built_in_tuner_left_is_deleted_and_nothing_else(launched, tmp_path, monkeypatch, capsys):
     kept, launcher = launched(name="hpo-kept"), launched(name="hpo-swept")
-    for each in (kept, launcher):
-        finish(each, each.submit({}, 1))
-    before = without_bucket(list_created("hpo-kept"))
+    with monkeypatch.context() as patch:  # of another who shares the account
+        patch.setenv("HPO_HELPERS_CACHE", str(tmp_path / "another"))
+        others = launched(name="hpo-swept")
+        for each in (kept, launcher, others):
+            finish(each, each.submit({}, 1))
+        theirs = list_created("hpo-swept")
+    before = list_created("hpo-kept")
     tuned = tune_by_sagemaker(launcher, "hpo-swept-tuner")
     assert tuned["HyperParameterTuningJobStatus"] == "Completed"
     (row,) = jobs_from_logs("hpo-swept-tuner").to_dict("records")
@@ -516,30 +506,25 @@ def test_what_jobs_and_the_built_in_tuner_left_is_deleted_and_nothing_else(launc
     assert row["valid_error"] == pytest.approx(row["learning_rate"] / 2, abs=1e-4)
     assert tuned["BestTrainingJob"]["TrainingJobName"] == row["name"]
     assert jobs_from_search("hpo-swept-tuner").to_dict("records") == [row]
-    created = without_bucket(list_created("hpo-swept"))
+    capsys.readouterr()
+    created = list_created("hpo-swept")
+    assert capsys.readouterr().out == "3 objects and jobs of others are left alone.\n"
     kinds = {"S3 object": 3, "log stream": 2, "tuning job": 1, "training job": 2}
     assert collections.Counter(created["kind"]) == kinds
     delete_created(created)
-    assert len(list_created("hpo-swept")) == 0 and jobs_named("hpo-swept") == {}
-    assert without_bucket(list_created("hpo-kept")).equals(before)
+    delete_created(created)  # as Search may list what is gone
+    assert len(list_created("hpo-swept")) == 0 and list(jobs_named("hpo-swept")) == [f"{others.run}-000"]
+    assert list_created("hpo-kept").equals(before)
+    lost = list_created("hpo-swept", run=others.run)  # its owner has lost the cache folder
+    assert lost.equals(theirs) and collections.Counter(lost["kind"])["S3 object"] == 2
+    with pytest.raises(ValueError, match="run must be one run's, longer than the name 'hpo-swept', got 'hpo'"):
+        list_created("hpo-swept", run="hpo")
 
 
-def without_bucket(created):
-    """Leave out the bucket, which is listed once nothing else would be in it."""
-    return created[created["kind"] != "bucket"]
-
-
-def test_a_bucket_that_will_be_empty_is_deleted_too(launched, monkeypatch):
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
-    for name in ("hpo-first", "hpo-second"):
-        launched(name=name).training_job({}, 1, "hpo-x")
-    for name, kinds in [("hpo-first", ["S3 object"]), ("hpo-second", ["S3 object", "bucket"])]:
-        created = list_created(name)
-        assert list(created["kind"]) == kinds
-        delete_created(created)
-    buckets = [entry["Name"] for entry in boto3.client("s3").list_buckets()["Buckets"]]
-    assert "sagemaker-hpo-eu-west-1-123456789012" not in buckets
-    assert len(list_created("hpo-second")) == 0
+def test_launchers_of_one_run_are_listed_by_its_name(launched):
+    for run in ("hpo-runs-1", "hpo-runs-1", "hpo-runs-12"):
+        launched(name="hpo-runs", run=run).training_job({}, 1, "hpo-x")
+    assert len(list_created("hpo-runs")) == 3 and len(list_created("hpo-runs", run="hpo-runs-1")) == 2
 
 
 def test_an_own_bucket_is_used_and_neither_made_nor_deleted(launched):

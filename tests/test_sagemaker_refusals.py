@@ -152,6 +152,12 @@ def test_a_second_interrupt_leaves_no_job_behind():
     assert stopped == ["a", "b"]
 
 
+def test_a_tuner_goes_on_without_the_process_that_started_it(monkeypatch):
+    child = {"TrainingJobName": "x", "TuningJobArn": "arn", "Tags": [{"Key": orphans.PROCESS, "Value": "0 0"}]}
+    monkeypatch.setattr(orphans, "search", lambda *asked, **values: [child])
+    assert orphans.stop_orphans(None, "hpo-x") == []
+
+
 def test_without_credentials_or_region_it_says_what_to_do(monkeypatch, tmp_path):
     for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "PROFILE", "DEFAULT_REGION", "REGION"):
         monkeypatch.delenv(f"AWS_{name}", raising=False)
@@ -215,11 +221,11 @@ def test_a_request_is_what_sagemaker_takes(launched):
     }
     assert request["AlgorithmSpecification"]["TrainingImage"] == image_uri("eu-west-1")
     assert request["StoppingCondition"] == {"MaxRuntimeInSeconds": 600}
-    tags = {f"hpo-helpers:{kind}" for kind in ("name", "owner", "process")}
+    tags = {f"hpo-helpers:{kind}" for kind in ("name", "owner", "run", "process")}
     assert {tag["Key"] for tag in request["Tags"]} == tags
     definition = {"Name": "valid_error", "Regex": expression("valid_error")}
     assert request["AlgorithmSpecification"]["MetricDefinitions"] == [definition]
-    assert "EnableManagedSpotTraining" not in request and "InputDataConfig" not in request
+    assert request["EnableManagedSpotTraining"] is False and "InputDataConfig" not in request
     with pytest.raises(TypeError, match="x must be a number, a string, a list or a dict, got"):
         launched.submit({"x": object()}, 1)
 
@@ -232,9 +238,6 @@ def test_every_request_fits_the_service_model(aws):
     assert list(violations({**request, "TrainingJobName": "a_b"}, model)) == ["a_b"]
     assert request["EnableManagedSpotTraining"] is True
     assert request["StoppingCondition"] == {"MaxRuntimeInSeconds": 900, "MaxWaitTimeInSeconds": 4500}
-    uri = f"s3://{BUCKET}/{'x' * 40}/checkpoints/{launcher.run}-99999"
-    assert request["CheckpointConfig"] == {"S3Uri": uri, "LocalPath": "/opt/ml/checkpoints"}
-    assert request["HyperParameters"]["checkpoint"] == '"/opt/ml/checkpoints"'
 
 
 def violations(value, shape):
@@ -291,7 +294,7 @@ def test_a_spot_instance_that_is_taken_away_costs_no_report_and_doubles_none(aws
     launched.wait([job], 5)
     launched.wait([job], 0.1)
     assert [report.epoch for report in job.new_reports()] == [1, 2]
-    logs.add(f"{job.name}/algo-1-2", lines)  # it goes on from its checkpoint, and says again what it said
+    logs.add(f"{job.name}/algo-1-2", lines)  # it begins anew, and says again what it said
     status.update(TrainingJobStatus="Completed", SecondaryStatus="Completed")
     assert [report.epoch for report in finish(launched, job)] == [3]
     assert job.status is JobStatus.COMPLETED

@@ -1,4 +1,4 @@
-"""A job's files between S3 and its folder: code, channels, checkpoints, results."""
+"""A job's files between S3 and its folder: code, channels, results."""
 
 import io
 import tarfile
@@ -43,20 +43,11 @@ class Store:
         with tarfile.open(fileobj=archive, mode="w:gz", compresslevel=1) as packed:
             for path in sorted(folder.iterdir()):
                 packed.add(path, path.name)
-        self._write(uri, archive.getvalue())
-
-    def upload(self, folder: Path, uri: str) -> None:
-        """Store every file of a folder under a prefix, which ends with a slash."""
-        for path in folder.rglob("*"):
-            if path.is_file():
-                self._write(uri + path.relative_to(folder).as_posix(), path.read_bytes())
+        bucket, key = _split(uri)
+        self._s3.put_object(Bucket=bucket, Key=key, Body=archive.getvalue())
 
     def _read(self, bucket, key):
         return self._s3.get_object(Bucket=bucket, Key=key)["Body"].read()
-
-    def _write(self, uri, content):
-        bucket, key = _split(uri)
-        self._s3.put_object(Bucket=bucket, Key=key, Body=content)
 
 
 def _split(uri):

@@ -1,6 +1,5 @@
 """The operations of SageMaker's API that a rehearsal carries out."""
 
-import math
 import re
 import threading
 from typing import Any
@@ -26,8 +25,6 @@ class Operations:
         self._lock = threading.Lock()  # of creating jobs
         self._pages: dict[str, list[Fields]] = {}  # what follows a page: nothing is lost or doubled
         self._others = {
-            "AddTags": self._tag,
-            "ListTags": self._tag,
             "ListTrainingJobsForHyperParameterTuningJob": self._list_children,
             "Search": self._search,
         }
@@ -44,7 +41,6 @@ class Operations:
         if verb == "Create":
             return {f"{name}Arn": self.create(KINDS[name], request).arn}
         if verb == "List":
-            request = {"SortBy": "CreationTime" if name == "TrainingJob" else "Name", **request}
             return self._listed(name, self._records(KINDS[name]), request)
         job = self._find(_arn(KINDS[name], request))
         return job.record() if verb == "Describe" else getattr(self, f"_{verb.lower()}")(job)
@@ -85,21 +81,19 @@ class Operations:
         return {}
 
     def _list_children(self, request):
-        records = self._find(_arn(TuningJob, request)).summaries()
-        return self._listed("TrainingJob", records, {"SortBy": "Name", **request})
+        return self._listed("TrainingJob", self._find(_arn(TuningJob, request)).summaries(), request)
 
     def _listed(self, kind, records, request):
-        found = [each for each in records if _is_asked_for(each, kind, request)]
-        found = _ordered(found, kind, request["SortBy"], request.get("SortOrder", "Ascending"))
+        named = request.get("NameContains", "")
+        found = [each for each in records if named in each[f"{kind}Name"]]
         return self._page(f"{kind}Summaries", found, request)
 
     def _search(self, request):
-        filters = request.get("SearchExpression", {}).get("Filters", [])
-        records = self._records(TrainingJob)
-        found = [record for record in records if all(_passes(record, **each) for each in filters)]
-        check_property(by := request.get("SortBy", "LastModifiedTime"))
-        found = _ordered(found, "TrainingJob", by, request.get("SortOrder"))
-        return self._page("Results", [{"TrainingJob": record} for record in found], request)
+        kind, filters = request["Resource"], request.get("SearchExpression", {}).get("Filters", [])
+        for each in filters:
+            check_property(kind, each["Name"].partition(".")[0])
+        found = [each for each in self._records(KINDS[kind]) if all(_passes(each, **one) for one in filters)]
+        return self._page("Results", [{kind: record} for record in found], request)
 
     def _page(self, key, found, request):
         """Return the page that a request asks for, and the token of the next one."""
@@ -112,11 +106,6 @@ class Operations:
             return {key: entries}
         self._pages[token] = entries[size:]
         return {key: entries[:size], "NextToken": token}
-
-    def _tag(self, request):
-        job = self._find(request["ResourceArn"])
-        job.tags = job.tags | {tag["Key"]: tag["Value"] for tag in request.get("Tags", [])}
-        return {"Tags": job.record()["Tags"]}
 
     def _find(self, arn):
         if arn not in self._jobs:
@@ -139,39 +128,15 @@ class Operations:
 
 def _passes(record, Name, Operator="Equals", Value=""):
     """Return whether a job meets a filter of Search."""
-    if Operator.startswith("Not"):
-        return not _passes(record, Name, Operator.removeprefix("Not"), Value)
     first, _, rest = Name.partition(".")
-    check_property(first)
     found = record.get(first)
     if first == "Tags":
         found = {tag["Key"]: tag["Value"] for tag in found}
     if rest:
         found = (found or {}).get(rest)
-    if found is None or Operator == "Exists":
-        return found is not None
-    if Operator == "Contains":
-        return Value in str(found)
-    return str(found) in (Value.split(",") if Operator == "In" else [Value])
-
-
-def _is_asked_for(record, kind, request):
-    if request.get("NameContains", "") not in record[f"{kind}Name"]:
+    if found is None:
         return False
-    if request.get("StatusEquals", record[f"{kind}Status"]) != record[f"{kind}Status"]:
-        return False
-    for time in ("CreationTime", "LastModifiedTime"):
-        earliest, latest = request.get(f"{time}After", 0), request.get(f"{time}Before", math.inf)
-        if not earliest < record[time].timestamp() < latest:
-            return False
-    return True
-
-
-def _ordered(records, kind, by, order):
-    """Return records by the value of a field, without those that lack it."""
-    field = {"Name": f"{kind}Name", "Status": f"{kind}Status"}.get(by, by)
-    found = sorted((each for each in records if field in each), key=lambda each: each[field])
-    return found if order == "Ascending" else found[::-1]
+    return Value in str(found) if Operator == "Contains" else str(found) == Value
 
 
 def _arn(kind, request):

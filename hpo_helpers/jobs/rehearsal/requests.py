@@ -12,27 +12,23 @@ FIELDS = set(
     TrainingJobName RoleArn HyperParameters Environment Tags Key Value AlgorithmSpecification
     TrainingImage TrainingInputMode MetricDefinitions Name Regex InputDataConfig ChannelName
     ContentType DataSource S3DataSource S3DataType S3Uri S3DataDistributionType OutputDataConfig
-    S3OutputPath CheckpointConfig LocalPath ResourceConfig InstanceType InstanceCount VolumeSizeInGB
+    S3OutputPath ResourceConfig InstanceType InstanceCount VolumeSizeInGB
     EnableManagedSpotTraining StoppingCondition MaxRuntimeInSeconds MaxWaitTimeInSeconds
     HyperParameterTuningJobName HyperParameterTuningJobConfig HyperParameterTuningJobObjective
     Type MetricName Strategy RandomSeed TrainingJobEarlyStoppingType ResourceLimits
     MaxNumberOfTrainingJobs MaxParallelTrainingJobs ParameterRanges IntegerParameterRanges
     ContinuousParameterRanges CategoricalParameterRanges MinValue MaxValue ScalingType Values
     TrainingJobDefinition DefinitionName StaticHyperParameters
-    Resource SearchExpression Filters Operator NameContains StatusEquals SortBy SortOrder
-    MaxResults NextToken ResourceArn
-    CreationTimeAfter CreationTimeBefore LastModifiedTimeAfter LastModifiedTimeBefore
+    Resource SearchExpression Filters Operator NameContains MaxResults NextToken
     """.split()
 )
 #: Fields of which some values only are carried out.
 ONLY = {
     "InstanceCount": (1,),
-    "LocalPath": ("/opt/ml/checkpoints",),
-    "Operator": ("Equals", "NotEquals", "Contains", "In", "Exists", "NotExists", "And"),
-    "Resource": ("TrainingJob",),
+    "Operator": ("Equals", "Contains", "And"),
+    "Resource": ("TrainingJob", "HyperParameterTuningJob"),
     **{"S3DataDistributionType": ("FullyReplicated",), "S3DataType": ("S3Prefix",)},
     **{"ScalingType": ("Linear", "Logarithmic"), "TrainingInputMode": ("File",)},
-    "SortBy": ("CreationTime", "LastModifiedTime", "Name", "Status", "FinalObjectiveMetricValue"),
     "Strategy": ("Random", "Grid"),
     "TrainingJobEarlyStoppingType": ("Off",),
 }
@@ -65,9 +61,9 @@ def check_request(operation: str, request: Fields) -> None:
     _check(request, service_model().operation_model(operation).input_shape, operation)
 
 
-def check_property(name: str) -> None:
-    """Raise ServiceError unless Search knows a property of training jobs."""
-    if name not in service_model().shape_for("TrainingJob").members:
+def check_property(kind: str, name: str) -> None:
+    """Raise ServiceError unless Search knows a property of jobs of a kind."""
+    if name not in service_model().shape_for("SearchRecord").members[kind].members:
         raise ServiceError(f"Unknown property name: {name}")
 
 

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any
 from xml.sax.saxutils import escape
 
-from hpo_helpers.jobs.rehearsal.moto_services import check_s3, corrected
 from hpo_helpers.jobs.rehearsal.requests import Fields, ServiceError
 
 HOST = "127.0.0.1"
@@ -22,7 +21,7 @@ def serve(key: str, answer: Answer, streams: Callable[..., list[str]]) -> Any:
 
     Requests without `key` are refused: a page in a browser, or another user, could have scripts
     run otherwise. `answer` is called with operation and request of SageMaker,
-    `streams` as `corrected` does.
+    `streams` with group and beginning, and returns the names of streams of lines.
     """
     try:
         from moto.moto_api._internal.models import moto_api_backend
@@ -65,13 +64,19 @@ class _Front:
         if service == "SageMaker":
             answer = self._answer(operation, json.loads(body))
             return Response(json.dumps(answer, default=lambda time: time.timestamp()))
-        if not service:
-            check_s3(environ)
-        if service.startswith("Logs_"):
-            body = json.dumps(corrected(operation, json.loads(body), self._streams)).encode()
+        if operation == "FilterLogEvents":
+            body = json.dumps(self._with_streams_named(json.loads(body))).encode()
         environ |= {"wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))}
         with self._lock:
             return Response.from_app(self._moto, environ, buffered=True)
+
+    def _with_streams_named(self, request):
+        """Name the streams by their whole names, as moto drops the beginning of names."""
+        if prefix := request.pop("logStreamNamePrefix", None):
+            place = {"logGroupName": request["logGroupName"], "logStreamNamePrefix": prefix}
+            request["logStreamNames"] = self._streams(**place) or [prefix]
+        # AWS has interleaved them since 2019, whatever it is asked for.
+        return request | {"interleaved": True}
 
 
 def _failure(environ, error):

@@ -34,7 +34,6 @@ class TrainingJob(Job):
         self._store = Store(rehearsal.s3)
         metrics = request["AlgorithmSpecification"].get("MetricDefinitions", [])
         self.log = JobLog(rehearsal.logs, self.name, metrics)
-        self._checkpoints = request.get("CheckpointConfig", {}).get("S3Uri", "").rstrip("/")
         self._failure = rehearsal.failures.pop(0) if rehearsal.failures else None
         seconds = request.get("StoppingCondition", {}).get("MaxRuntimeInSeconds", A_DAY)
         self._deadline = time.monotonic() + seconds
@@ -95,8 +94,6 @@ class TrainingJob(Job):
         self.move_to("Uploading")
         place = self.fields["OutputDataConfig"]["S3OutputPath"].rstrip("/")
         place = f"{place}/{self.name}/output"
-        if self._checkpoints:
-            self._store.upload(folder / "checkpoints", f"{self._checkpoints}/")
         if any((folder / "output/data").iterdir()):
             self._store.pack(folder / "output/data", f"{place}/output.tar.gz")
         if exit_code != 0 and not self.stopping.is_set():
@@ -109,7 +106,7 @@ class TrainingJob(Job):
 
     def _fetch(self, folder):
         """Fetch everything that the script is to find."""
-        for name in ("code", "model", "input/data", "output/data", "checkpoints"):
+        for name in ("code", "model", "input/data", "output/data"):
             (folder / name).mkdir(parents=True)
         script = Script(self.fields, folder)
         try:
@@ -117,8 +114,6 @@ class TrainingJob(Job):
                 uri = channel["DataSource"]["S3DataSource"]["S3Uri"]
                 if not self._store.download(uri, folder / "input/data" / channel["ChannelName"]):
                     raise FileNotFoundError(f'No S3 objects found under S3 URL "{uri}".')
-            if self._checkpoints:
-                self._store.download(f"{self._checkpoints}/", folder / "checkpoints")
             self._store.unpack(script.code_uri, script.code)
         except Exception as error:  # no bucket, no object, no archive, a name that leads elsewhere
             raise JobFailed(f"ClientError: Data download failed: {error}") from error

@@ -121,7 +121,6 @@ class TuningJob(Job):
         if not job.ended or not printed or job.status == "Failed":
             return summary | {"ObjectiveStatus": "Failed" if job.ended else "Pending"}
         final = {**self._objective, "Value": printed[-1]}
-        summary["FinalObjectiveMetricValue"] = printed[-1]  # for sorting
         return summary | {"ObjectiveStatus": "Succeeded", OBJECTIVE: final}
 
     def _best(self, summaries):

@@ -62,7 +62,7 @@ class SageMakerLauncher(Launcher):
         Of S3; by default ``sagemaker-hpo-REGION-ACCOUNT``, made if missing.
     spot
         Whether to use spare machines: cheaper, an hour's wait at most, and they may be
-        taken away. The script finds what it has saved in ``--checkpoint FOLDER``.
+        taken away. Then the job begins anew.
     max_run
         Seconds of running after which a job has failed. It may take 120 more to save
         what it has.
@@ -72,6 +72,8 @@ class SageMakerLauncher(Launcher):
         Price of an instance, for the printed ceiling on spending.
     name
         How the names of jobs begin. Give every notebook its own.
+    run
+        How they begin instead, where a notebook makes other jobs in the same run.
 
     Raises
     ------
@@ -99,10 +101,12 @@ class SageMakerLauncher(Launcher):
         max_jobs: int = 50,
         price_per_hour: float | None = None,
         name: str = "hpo-helpers",
+        run: str | None = None,
     ) -> None:
         super().__init__(metric)
         self.name = request.checked("name", name)
-        self.run = f"{name}-{secrets.token_hex(4)}"  #: how its jobs' names begin
+        #: How its jobs' names begin.
+        self.run = f"{request.checked('name', run or name)}-{secrets.token_hex(4)}"
         self._n_workers = positive("n_workers", n_workers)
         role = request.checked("role", role)
         files = upload.code_files(script, dependencies, data)
@@ -110,21 +114,23 @@ class SageMakerLauncher(Launcher):
         self._max_jobs = positive("max_jobs", max_jobs)
         limits = {"MaxRuntimeInSeconds": positive("max_run", max_run)}
         self._ceiling = request.ceiling(max_jobs, max_run, price_per_hour)
-        self._spot = spot
+        if spot:
+            limits["MaxWaitTimeInSeconds"] = max_run + 3600
         self._clients = connect()
         self.bucket = bucket or self._clients.bucket
-        self._place = f"s3://{self.bucket}/{name}"
-        target = self._clients, self.bucket, name, self.run
+        folder = f"{name}/{orphans.owner()}/{self.run}"
+        target = self._clients, self.bucket, folder
         self._upload = functools.cache(lambda: upload.upload(*target, files, data))
         image = image_uri or request.image_uri(self._clients.region, instance_type)
         machine = {"InstanceType": instance_type, "InstanceCount": 1, "VolumeSizeInGB": 30}
         self._same = {  # for every job
             "RoleArn": role,
             "AlgorithmSpecification": request.algorithm(image, metric),
-            "OutputDataConfig": {"S3OutputPath": f"{self._place}/output"},
+            "OutputDataConfig": {"S3OutputPath": f"s3://{self.bucket}/{folder}/output"},
             "ResourceConfig": machine,
             "StoppingCondition": limits,
-            "Tags": orphans.tags_of_this_process(name),
+            "EnableManagedSpotTraining": spot,
+            "Tags": orphans.tags_of(name, self.run),
         }
         self._n_started = 0
         self._turn_at = 0.0  # when to look at the next job
@@ -172,8 +178,6 @@ class SageMakerLauncher(Launcher):
         job = {"TrainingJobName": name, "HyperParameters": given, **self._same}
         if data is not None:
             job["InputDataConfig"] = request.channel(data)
-        if self._spot:
-            job = request.on_spot(job, f"{self._place}/checkpoints/{name}")
         return job
 
     def close(self) -> None:

@@ -7,8 +7,8 @@ import re
 from typing import TYPE_CHECKING
 
 from hpo_helpers.jobs.log_metrics import parse_line
-from hpo_helpers.jobs.sagemaker.request import checked
-from hpo_helpers.jobs.sagemaker.setup import connect, explained
+from hpo_helpers.jobs.sagemaker import orphans
+from hpo_helpers.jobs.sagemaker.setup import SageMakerError, connect, explained
 from hpo_helpers.jobs.sagemaker.watch import GROUP, STREAMS, listed, read_lines, search
 
 if TYPE_CHECKING:
@@ -16,10 +16,8 @@ if TYPE_CHECKING:
 
 OBJECTS = "list_objects_v2", "Contents[]"
 TRAINING_JOBS = "list_training_jobs", "TrainingJobSummaries[].TrainingJobName"
-TUNING_JOBS = (
-    "list_hyper_parameter_tuning_jobs",
-    "HyperParameterTuningJobSummaries[].HyperParameterTuningJobName",
-)
+#: How Search calls them. In this order they are deleted, after the rest.
+JOBS = {"tuning job": "HyperParameterTuningJob", "training job": "TrainingJob"}
 
 
 @explained()
@@ -37,7 +35,8 @@ def jobs_from_logs(name: str, metric: str = "valid_error") -> pd.DataFrame:
     -------
     DataFrame
         One row a job: ``name``, hyperparameters, the metric (NaN if there is none),
-        ``seconds`` of training, ``billable_seconds``, ``status``; sorted by name.
+        ``start`` and ``end`` (seconds since 1970) and ``billable_seconds``, NaN where it
+        never got a machine, and ``status``; sorted by name.
     """
     clients = connect()
     describe = clients.sagemaker.describe_training_job
@@ -60,51 +59,64 @@ def jobs_from_search(name: str, metric: str = "valid_error") -> pd.DataFrame:
 
 
 @explained()
-def list_created(name: str, bucket: str | None = None) -> pd.DataFrame:
-    """List what jobs and tuning jobs have left: records, lines, and objects in S3.
+def list_created(name: str, run: str | None = None, bucket: str | None = None) -> pd.DataFrame:
+    """List what this owner's jobs and tuning jobs have left: records, lines, objects in S3.
+
+    A printed line says how much there is of others, which is left alone.
 
     Parameters
     ----------
     name
-        The `name` of the launcher, with which all names begin.
+        The `name` of the launcher, which stands in all tags and keys.
+    run
+        How a run's names begin: list that run instead, whoever its owner is. It is for
+        those who have lost their cache folder, which keeps the owner.
     bucket
-        Its bucket; the default one is listed itself if it will be empty.
+        The launcher's bucket. It stays: empty, it costs nothing, and others use it.
 
     Returns
     -------
     DataFrame
-        One row each: ``kind``, ``name``, and ``bytes`` where something is stored.
+        One row each: ``kind``, ``name``, a job's ``status``, an object's ``bytes``.
     """
     import pandas as pd
 
-    prefix, clients = checked("name", name) + "-", connect()
-    place = bucket or clients.bucket
-    stored = listed(clients.s3, *OBJECTS, Bucket=place, Prefix=f"{name}/")
-    rows = [("S3 object", f"s3://{place}/{each['Key']}", each["Size"]) for each in stored]
-    group = {"logGroupName": GROUP, "logStreamNamePrefix": prefix}
-    named = {"NameContains": prefix, "MaxResults": 100}
-    names = {
-        "log stream": listed(clients.logs, *STREAMS, **group),
-        "tuning job": listed(clients.sagemaker, *TUNING_JOBS, **named),
-        "training job": listed(clients.sagemaker, *TRAINING_JOBS, **named),
-    }
-    found = [(kind, name, None) for kind in names for name in names[kind]]
-    rows += [row for row in found if row[1].startswith(prefix)]
-    n_all = len(listed(clients.s3, *OBJECTS, Bucket=place))
-    if bucket is None and 0 < len(stored) == n_all:
-        rows.append(("bucket", place, None))
-    return pd.DataFrame(rows, columns=["kind", "name", "bytes"])
+    if run and f"{name}-".startswith(f"{run}-"):
+        raise ValueError(f"run must be one run's, longer than the name {name!r}, got {run!r}")
+    clients = connect()
+    place, rows = bucket or clients.bucket, []
+    for entry in listed(clients.s3, *OBJECTS, Bucket=place, Prefix=f"{name}/"):
+        owner_and_run = (entry["Key"].split("/") + ["", ""])[1:3]
+        rows.append(("S3 object", f"s3://{place}/{entry['Key']}", None, entry["Size"], *owner_and_run))
+    for kind, resource in JOBS.items():
+        for job in search(clients.sagemaker, "Equals", resource, **{f"Tags.{orphans.NAME}": name}):
+            owner_and_run = [orphans.read_tags(job).get(key) for key in (orphans.OWNER, orphans.RUN)]
+            rows.append((kind, job[f"{resource}Name"], job[f"{resource}Status"], None, *owner_and_run))
+    mine = [f"{row[5]}-".startswith(f"{run}-") if run else row[4] == orphans.owner() for row in rows]
+    print(f"{len(rows) - sum(mine)} objects and jobs of others are left alone.")
+    rows = [row[:4] for row, is_mine in zip(rows, mine, strict=True) if is_mine]
+    for job in [row[1] for row in rows if row[0] == "training job"]:
+        streams = listed(clients.logs, *STREAMS, logGroupName=GROUP, logStreamNamePrefix=f"{job}/")
+        rows = [("log stream", stream, None, None) for stream in streams] + rows
+    return pd.DataFrame(rows, columns=["kind", "name", "status", "bytes"])
 
 
 @explained()
 def delete_created(created: pd.DataFrame) -> None:
     """Delete what `list_created` has listed, and nothing else.
 
-    SageMakerError if AWS refuses: a job that still runs must be stopped first.
+    SageMakerError if AWS refuses, or a job still runs: stop it, and list again.
     """
+    running = created.loc[created["status"].isin(["InProgress", "Stopping"]), "name"]
+    if len(running):
+        raise SageMakerError(f"stop first what still runs, and list again: {', '.join(running)}")
     clients = connect()
     for kind, name in zip(created["kind"], created["name"], strict=True):
-        _delete(clients, kind, name)
+        try:
+            _delete(clients, kind, name)
+        except clients.s3.exceptions.ClientError as error:
+            if not re.search("(?i)not ?found", str(error)):  # deleted before, and Search is late
+                raise
 
 
 def _delete(clients, kind, name):
@@ -118,8 +130,6 @@ def _delete(clients, kind, name):
         clients.sagemaker.delete_hyper_parameter_tuning_job(**job)
     elif kind == "training job":
         clients.sagemaker.delete_training_job(TrainingJobName=name)
-    elif kind == "bucket":
-        clients.s3.delete_bucket(Bucket=name)
 
 
 def _last(lines, metric):
@@ -144,13 +154,17 @@ def _table(jobs, metric):
             **_hyperparameters(job),
             # The shortest number that is the same in SageMaker's single precision.
             metric: float(str(np.float32(value))),
-            "seconds": job.get("TrainingTimeInSeconds"),
-            "billable_seconds": job.get("BillableTimeInSeconds"),
+            **{each.lower(): _time(job.get(f"Training{each}Time")) for each in ("Start", "End")},
+            "billable_seconds": job.get("BillableTimeInSeconds", float("nan")),
             "status": job["TrainingJobStatus"],
         }
         for job, value in jobs
     ]
     return pd.DataFrame(sorted(rows, key=lambda row: row["name"]))
+
+
+def _time(moment):
+    return moment.timestamp() if moment else float("nan")
 
 
 def _hyperparameters(job):

@@ -39,7 +39,7 @@ FORMS = {
     "script": (r"\w[\w.+-]*\.py", "a .py, named by letters, digits and ._+- only"),
 }
 
-CHECKPOINTS = "/opt/ml/checkpoints"  #: what SageMaker keeps equal to a folder in S3
+GRACE = 120  #: seconds that SageMaker gives a job that is to end, and bills
 
 
 def checked(kind: str, value: Any) -> str:
@@ -91,23 +91,10 @@ def channel(data: str) -> list[dict[str, Any]]:
     return [{"ChannelName": "training", "DataSource": source}]
 
 
-def on_spot(job: dict[str, Any], checkpoints: str) -> dict[str, Any]:
-    """Ask for a spot instance, for an hour at most, with checkpoints in S3."""
-    max_run = job["StoppingCondition"]["MaxRuntimeInSeconds"]
-    wait = {"MaxWaitTimeInSeconds": max_run + 3600}
-    folder = {"checkpoint": json.dumps(CHECKPOINTS)}
-    return job | {
-        "EnableManagedSpotTraining": True,
-        "CheckpointConfig": {"S3Uri": checkpoints, "LocalPath": CHECKPOINTS},
-        "StoppingCondition": job["StoppingCondition"] | wait,
-        "HyperParameters": job["HyperParameters"] | folder,
-    }
-
-
 def ceiling(max_jobs: int, max_run: int, price_per_hour: float | None) -> str:
     """Say how much can be spent at most."""
-    hours = max_jobs * max_run / 3600
-    jobs = f"at most {max_jobs} jobs x {max_run} s"
+    hours = max_jobs * (max_run + GRACE) / 3600
+    jobs = f"at most {max_jobs} jobs x ({max_run} + {GRACE}) s"
     if price_per_hour is None:
         return f"{jobs} = {hours:.2f} instance-hours"
     return f"{jobs} x {price_per_hour:g} an hour = {hours * price_per_hour:.2f}"

@@ -43,13 +43,12 @@ def ensure_bucket(clients: Any, bucket: str) -> None:
 
 @explained()
 def upload(
-    clients: Any, bucket: str, name: str, run: str, files: Sequence[Path], data: Any
+    clients: Any, bucket: str, folder: str, files: Sequence[Path], data: Any
 ) -> tuple[str, str, str | None]:
     """Upload code and data of a run; return the script's name and addresses."""
     ensure_bucket(clients, bucket)
-    key = f"{name}/code/{run}/sourcedir.tar.gz"
-    code = _upload_code(clients.s3, bucket, key, files)
-    address, place = None, (clients.s3, bucket, f"{name}/data/{run}")
+    code = _upload_code(clients.s3, bucket, f"{folder}/code/sourcedir.tar.gz", files)
+    address, place = None, (clients.s3, bucket, f"{folder}/data")
     if data is not None:
         address = _upload_folder(*place, Path(data))
     elif files[0] == OWN_SCRIPT:

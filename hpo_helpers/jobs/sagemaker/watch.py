@@ -21,12 +21,11 @@ def listed(client: Any, operation: str, path: str, **where: Any) -> list[Any]:
         raise
 
 
-def search(sagemaker: Any, operator: str, **values: str) -> list[dict[str, Any]]:
-    """Return the training jobs whose properties stand so to these values."""
+def search(sagemaker: Any, operator: str, kind: str = "TrainingJob", **values: str) -> list[dict[str, Any]]:
+    """Return the jobs of a kind whose properties stand so to these values."""
     filters = [{"Name": name, "Operator": operator, "Value": value} for name, value in values.items()]
-    where = {"Resource": "TrainingJob", "MaxResults": 100}
-    where["SearchExpression"] = {"Filters": filters}
-    return listed(sagemaker, "search", "Results[].TrainingJob", **where)
+    where = {"Resource": kind, "MaxResults": 100, "SearchExpression": {"Filters": filters}}
+    return listed(sagemaker, "search", f"Results[].{kind}", **where)
 
 
 def read_lines(logs: Any, job: str, places: Places) -> Iterator[tuple[str, float, str]]:
