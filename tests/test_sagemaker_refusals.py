@@ -383,7 +383,7 @@ def test_a_hundred_jobs_take_turns_and_a_few_calls_a_second(aws, launched, monke
     start = time.monotonic()
     while time.monotonic() < start + 0.2:
         assert not any(job.finished for job in jobs)
-    assert 2 < len(asked) <= 21 and len(asked) == len(set(asked))
+    assert 2 < len(asked) <= 1 + (time.monotonic() - start) / 0.01 and len(asked) == len(set(asked))
 
 
 # Lines.
