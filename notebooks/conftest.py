@@ -54,7 +54,7 @@ RANGES: dict[str, dict[str, dict[str, tuple[float, float]]]] = {
             r"of the (\d+) jobs of the study were stopped": (2, 40),
             r"study ([\d.]+)%": (0.5, 70),
             r"(?:random search|tuning job) ([\d.]+)%": (3, 60),
-            r"Billed: (\d+) seconds": (20, 600),
+            r"Billed: (\d+) seconds": (20, 2000),
         },
     },
     "11_sagemaker_jobs_solutions": {
