@@ -4,6 +4,10 @@ import importlib.util
 import inspect
 import re
 import runpy
+import subprocess
+import sys
+import types
+import warnings
 from statistics import fmean
 
 import numpy as np
@@ -12,15 +16,17 @@ import pytest
 from claims import claimed, code_cells, lesson_text
 from notebook_files import NOTEBOOKS, comparison
 from optuna.samplers import TPESampler
-from scipy.stats import wilcoxon
+from scipy.stats import binomtest, wilcoxon
+from sklearn.model_selection import GroupKFold, StratifiedGroupKFold, TimeSeriesSplit
 
+from hpo_helpers.comparing import paired_differences
 from hpo_helpers.datasets import load_table
+from hpo_helpers.jobs.sagemaker import image_uri
 
 LESSON, SOLUTIONS = "08_cross_validation", "solutions/08_cross_validation_solutions"
-DEFINITIONS = ("imports", "style", "draw", "fit", "deal", "make-folds-code", "train", "errors", "truth")
-DEFINITIONS += ("observe", "nested")
-
-
+DEFINITIONS = ("imports", "style", "threes-fives", "draw", "penalty", "fit", "auc", "deal", "make-folds-code", "train")
+DEFINITIONS += ("errors", "evaluate", "space", "tune")
+PROGRAM = NOTEBOOKS / "tune_folds.py"
 CELLS = code_cells(LESSON)
 
 
@@ -29,12 +35,7 @@ def lesson():
     """What the lesson defines: its imports, its data and its functions, as they stand in its cells."""
     # As in a kernel, so that functions travel by value.
     names = {"__name__": "__main__", "importlib": importlib}
-    for name in DEFINITIONS:
-        source = CELLS[name].source
-        # Of a cell that goes on to use what it defines, only the definitions.
-        uses_them = name in ("deal", "make-folds-code", "errors", "truth", "nested")
-        definitions = source.split("\n\n\n")[:-1] if uses_them else [source]
-        exec("\n\n\n".join(definitions), names)
+    exec("\n\n".join(CELLS[name].source for name in DEFINITIONS), names)
     return names
 
 
@@ -63,18 +64,48 @@ def test_the_folds_are_stratified_and_leave_nobody_over(lesson, cut):
             assert sizes.sum() == 100 and np.ptp(sizes) <= 1
 
 
-def test_the_truth_lies_halfway_between_the_two_standard_errors():
-    said = claimed(
-        LESSON,
-        r"The mean varies by ([\d.]+); the naive error says ([\d.]+), the corrected one ([\d.]+)\. .* "
-        r"vary by more, about ([\d.]+) \(its variance",
-    )
-    found = re.findall(r"0\.\d{4}", comparison.printed(CELLS["truth"].outputs))
-    truth, wider, naive, corrected = map(float, found)
-    assert said == [truth, naive, corrected, wider]
-    assert wider == pytest.approx(truth / np.sqrt(1 - 200 / 1000), abs=1e-4)
-    assert "the naive error is a fifth too small and the corrected one a fifth too large" in lesson_text(LESSON)
-    assert [naive / wider, corrected / wider] == pytest.approx([0.8, 1.2], abs=0.03)
+def test_copies_of_an_image_belong_into_one_fold():
+    said = claimed(LESSON, r"the figure rises to ([\d.]+)\. By source it is ([\d.]+\d)\.")
+    assert said == [float(mean) for mean in re.findall(r"0\.\d+", comparison.printed(CELLS["copies"].outputs))]
+
+
+def test_the_classes_of_folds_do_what_the_table_says():
+    rows, source, rare = np.arange(60), np.arange(60) // 3, (np.arange(60) // 3 % 4 == 0).astype(int)
+    for cut in (GroupKFold(5), StratifiedGroupKFold(5)):
+        for training, validating in cut.split(rows, rare, source):
+            assert not set(source[training]) & set(source[validating])
+    assert {rare[validating].mean() for _, validating in cut.split(rows, rare, source)} == {0.25}
+    assert all(training.max() < validating.min() for training, validating in TimeSeriesSplit(5).split(rows))
+
+
+@pytest.mark.parametrize("default", [None, 0.0])  # before scikit-learn 1.8, and since
+def test_the_penalty_has_the_name_that_scikit_learn_knows(lesson, default, monkeypatch):
+    monkeypatch.setitem(lesson, "LogisticRegression", lambda: types.SimpleNamespace(l1_ratio=default))
+    older = [{"penalty": "l1"}, {"penalty": "l2"}]
+    newer = [{"l1_ratio": 1.0}, {"l1_ratio": 0.0}]
+    assert [lesson["penalty"](kind) for kind in ("l1", "l2")] == (older if default is None else newer)
+
+
+def test_each_penalty_is_fitted_without_a_warning(lesson):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for kind, zeros in (("l1", True), ("l2", False)):
+            pixels = lesson["images"][lesson["few"]]
+            model = lesson["fit"](pixels, lesson["is_five"][lesson["few"]], kind, 0.05)
+            assert (np.count_nonzero(model.coef_) < np.count_nonzero(pixels.any(axis=0))) == zeros
+
+
+def test_the_naive_standard_error_is_too_small_and_the_corrected_one_too_large():
+    said = claimed(LESSON, r"naive standard error is (\d+) % too small, and the corrected one (\d+) % too large")
+    naive, corrected = map(int, re.findall(r"([+-]\d+)%", comparison.printed(CELLS["truth"].outputs)))
+    assert said == [-naive, corrected]
+    (percent,) = claimed(LESSON, r"A hundred draws tell the spread to about (\d+) %")
+    assert percent == round(100 / np.sqrt(2 * 99)), "the standard error of a normal sample's standard deviation"
+
+
+def test_five_signs_alike_are_not_enough():
+    assert "five signs alike give p = 2/2⁵ = 1/16 in a two-sided sign test" in lesson_text(LESSON)
+    assert binomtest(5, 5).pvalue == pytest.approx(1 / 16)
 
 
 def test_with_five_folds_the_correction_is_by_half(lesson):
@@ -130,11 +161,11 @@ def test_the_recorded_first_repetition_is_the_one_that_the_lesson_runs(study, wa
     recorded = ways.query("repetition == 0 and way == '5 folds'").iloc[0]
     assert study.best_params["regularization_amount"] == pytest.approx(recorded["regularization_amount"], abs=1e-6)
     assert study.best_value == pytest.approx(recorded["estimate"], abs=1e-4)
-    printed = {name: comparison.printed(CELLS[name].outputs) for name in ("final", "nested", "pruner")}
+    printed = {name: comparison.printed(CELLS[name].outputs) for name in ("final", "nested", "pruner-saves")}
     assert f"{recorded['test_auc']:.4f}" in printed["final"]
     first = ways[ways["repetition"] == 0].set_index("way")
     assert f"Nested: {first.loc['nested', 'estimate']:.4f}" in printed["nested"]
-    assert f"{first.loc['10 folds, pruned', 'fits']} folds instead of 200" in printed["pruner"]
+    assert f"{first.loc['10 folds, pruned', 'fits']} folds instead of 200" in printed["pruner-saves"]
 
 
 def test_the_winner_s_figure_is_too_high_and_the_other_s_is_not(ways):
@@ -143,16 +174,30 @@ def test_the_winner_s_figure_is_too_high_and_the_other_s_is_not(ways):
     assert said == round(too_high["5 folds"].mean(), 4)
     assert abs(too_high["not tuned"].mean()) < too_high["not tuned"].sem()
     pair = too_high["5 folds"] - too_high["not tuned"]
-    said = claimed(LESSON, r"in (\d+) of 20 repetitions the winner's figure is .* by ([\d.]+) ± ([\d.]+\d)")
+    said = claimed(LESSON, r"In (\d+) of 20 repetitions the winner's figure is .* by ([\d.]+) ± ([\d.]+\d)")
     assert said == [(pair > 0).sum(), *mean_and_error(pair)]
     assert wilcoxon(pair).pvalue < 0.001
 
 
-def test_tuning_gains_nothing_here(ways):
+def test_two_draws_share_images(lesson):
+    said = claimed(LESSON, r"two draws share (\d+) of their 200 images on average, and (\d+) of the 800")
+    pairs = [(lesson["draw"](seed), lesson["draw"](seed + 20)) for seed in range(20)]
+    shared = [[len(np.intersect1d(*parts)) for parts in zip(*pair, strict=True)] for pair in pairs]
+    assert np.mean(shared, axis=0) == pytest.approx(said, abs=4)
+
+
+def test_no_way_finds_anything_clearly_better_or_worse(ways):
     test_auc = by_way(ways, "test_auc")
-    said = claimed(LESSON, r"tuning has gained nothing: ([\d.]+), where \*C\* = 1 has ([\d.]+\d)")
+    said = claimed(LESSON, r"Tuned, the AUC on untouched images is ([\d.]+); \*C\* = 1 has ([\d.]+\d)")
     assert said == [round(test_auc[way].mean(), 4) for way in ("5 folds", "not tuned")]
-    assert wilcoxon(test_auc["5 folds"] - test_auc["not tuned"]).pvalue > 0.5
+    compared = ways[ways["way"].isin(["5 folds", "not tuned", "10 folds", "hold-out", "one standard error"])]
+    compared = compared.assign(time=0, error=1 - compared["test_auc"], method=compared["way"], seed=compared["repetition"])
+    pairs = paired_differences(compared, "5 folds", value="error").set_index("method").round(4)
+    assert set(pairs["verdict"]) == {"no difference"} and len(pairs) == 4
+    said = claimed(LESSON, r"Not tuned against tuned: p = ([\d.]+) after .* A difference of ([\d.]+) would have been")
+    assert said == list(pairs.loc["not tuned", ["p_adjusted", "detectable"]])
+    said = claimed(LESSON, r"costs ([\d.]+)\. Its interval, from ([\d.]+) to ([\d.]+), .* comparisons p = ([\d.]+\d)")
+    assert said == [*pairs.loc["one standard error", ["difference", "low", "high"]], round(pairs["p_adjusted"].iloc[2], 2)]
 
 
 def test_the_nested_figure_is_right_on_average(ways):
@@ -167,19 +212,10 @@ def test_the_nested_figure_is_right_on_average(ways):
     assert too_high["nested"].std() > 0.9 * too_high["5 folds"].std(), "nesting takes none of the spread away"
 
 
-def test_a_hold_out_promises_too_much_and_finds_no_worse(ways):
+def test_a_hold_out_promises_too_much(ways):
     held_out = ways[ways["way"] == "hold-out"]
     said = claimed(LESSON, r"\*Hold-out\* is too high by ([\d.]+); in (\d+) repetitions it promised a perfect 1")
     assert said == [round(held_out["too_high"].mean(), 4), (held_out["estimate"] == 1).sum()]
-    test_auc = by_way(ways, "test_auc")
-    difference = (test_auc["hold-out"] - test_auc["5 folds"]).round(6)
-    said = claimed(
-        LESSON,
-        r"not clearly worse: ([\d.]+) against ([\d.]+), worse in (\d+) repetitions and better in (\d+) .*: p = ([\d.]+\d)",
-    )
-    means = [round(test_auc[way].mean(), 4) for way in ("hold-out", "5 folds")]
-    p = round(wilcoxon(difference).pvalue, 2)
-    assert said == [*means, (difference < 0).sum(), (difference > 0).sum(), p]
     fits = by_way(ways, "fits")
     assert (fits["hold-out"] == fits["5 folds"]).all(), "at equal cost"
 
@@ -204,13 +240,10 @@ def test_the_pruner_cannot_act_before_the_fourth_fold(ways):
     assert (fits["5 folds, pruned"] >= 100 - 19).all()
 
 
-def test_the_simplest_configuration_costs_a_little(ways):
-    said = claimed(
-        LESSON, r"has (\d+) weights in the median, the best one (\d+)\. It costs ([\d.]+) of AUC \(± ([\d.]+)\)"
-    )
-    weights, test_auc = by_way(ways, "weights").median(), by_way(ways, "test_auc")
-    cost = test_auc["5 folds"] - test_auc["one standard error"]
-    assert said == [weights["one standard error"], weights["5 folds"], *mean_and_error(cost)]
+def test_the_simplest_configuration_has_fewer_weights(ways):
+    said = claimed(LESSON, r"has (\d+) weights in the median, the best one (\d+)\.")
+    weights = by_way(ways, "weights").median()
+    assert said == [weights["one standard error"], weights["5 folds"]]
 
 
 def test_some_of_a_recorded_repetition_comes_out_again(ways):
@@ -238,6 +271,50 @@ def test_without_the_extra_the_rehearsal_is_left_out(lesson, monkeypatch, capsys
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "boto3" else find_spec(name))
     exec(CELLS["rehearse"].source, dict(lesson))
     assert capsys.readouterr().out == "The extra 'aws' is not installed here, so this step is left out.\n"
+
+
+def test_the_cloud_step_only_rehearses_and_the_default_image_is_of_mxnet():
+    assert "with Rehearsal() as rehearsal, mock.patch.dict(os.environ, rehearsal.environment)" in CELLS["rehearse"].source
+    assert "/mxnet/training/docker/1.9/py3/Dockerfile.cpu" in lesson_text(LESSON)
+    assert "/mxnet-training:1.9.0-cpu-py38" in image_uri("us-east-1"), "whose Python has no scikit-learn since 1.4"
+
+
+def run_program(text, *arguments):
+    return subprocess.run([sys.executable, "-", *map(str, arguments)], input=text, text=True, capture_output=True)
+
+
+def test_the_program_is_the_lesson_s_and_prints_the_same(tmp_path):
+    program = [cell for name, cell in CELLS.items() if name.startswith("own-project")]
+    text = PROGRAM.read_text(encoding="utf-8")
+    assert text == "\n\n".join(cell.source for cell in program) + "\n"
+    ran = run_program(text, 5, "--trials", 20, "--into", tmp_path)
+    assert ran.stdout == comparison.printed(program[-1].outputs), ran.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.joblib", "trials.csv"]
+    said = claimed(LESSON, r"The error of ([\d.]+) is far below the gap to ([\d.]+)\.")
+    assert f"standard error {said[0]:.3f}\nAUC on the test part: {said[1]:.3f}" in ran.stdout
+
+
+def test_in_the_program_a_fold_that_fails_ends_its_trial_alone(tmp_path):
+    text = PROGRAM.read_text(encoding="utf-8").replace("    classifier =", "    assert kind == 'l2'\n    classifier =")
+    ran = run_program(text, 7, "--trials", 4, "--jobs", 2, "--into", tmp_path)
+    assert "'FAIL': " in ran.stdout and "'COMPLETE': " in ran.stdout and "AUC of the 7 folds" in ran.stdout
+
+
+def test_near_an_auc_of_1_the_luckier_figure_has_the_smaller_error():
+    names = {}
+    exec(CELLS["own-project"].source + "\n\n\n" + CELLS["own-project-3"].source, names)
+    program, found = types.SimpleNamespace(**names), []
+    model, cut = program.model(C=1, kind="l2"), program.StratifiedKFold(5, shuffle=True, random_state=0)
+    for seed in range(20):
+        data = program.load_breast_cancer(return_X_y=True)
+        X, X_test, y, y_test = program.train_test_split(*data, train_size=200, random_state=seed)
+        values = program.cross_val_score(model, X, y, cv=cut, scoring="roc_auc")
+        test_auc = program.roc_auc_score(y_test, model.fit(X, y).decision_function(X_test))
+        found.append((values.mean() - test_auc, values.std(ddof=1)))
+    too_high, error = np.transpose(found)
+    said = claimed(LESSON, r"right on average: ([\d.]+) too low \(± ([\d.]+)\).* the correlation is −([\d.]+\d)\.")
+    assert said[:2] == [round(-too_high.mean(), 4), round(too_high.std(ddof=1) / 20**0.5, 4)]
+    assert said[2] == -round(np.corrcoef(too_high, error)[0, 1], 2)
 
 
 def printed_by_the_solution(name):
