@@ -7,7 +7,6 @@ import runpy
 import subprocess
 import sys
 import types
-import warnings
 from statistics import fmean
 
 import numpy as np
@@ -78,21 +77,11 @@ def test_the_classes_of_folds_do_what_the_table_says():
     assert all(training.max() < validating.min() for training, validating in TimeSeriesSplit(5).split(rows))
 
 
-@pytest.mark.parametrize("default", [None, 0.0])  # before scikit-learn 1.8, and since
-def test_the_penalty_has_the_name_that_scikit_learn_knows(lesson, default, monkeypatch):
-    monkeypatch.setitem(lesson, "LogisticRegression", lambda: types.SimpleNamespace(l1_ratio=default))
-    older = [{"penalty": "l1"}, {"penalty": "l2"}]
-    newer = [{"l1_ratio": 1.0}, {"l1_ratio": 0.0}]
-    assert [lesson["penalty"](kind) for kind in ("l1", "l2")] == (older if default is None else newer)
-
-
-def test_each_penalty_is_fitted_without_a_warning(lesson):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        for kind, zeros in (("l1", True), ("l2", False)):
-            pixels = lesson["images"][lesson["few"]]
-            model = lesson["fit"](pixels, lesson["is_five"][lesson["few"]], kind, 0.05)
-            assert (np.count_nonzero(model.coef_) < np.count_nonzero(pixels.any(axis=0))) == zeros
+def test_the_penalty_is_named_as_scikit_learn_asks_before_version_1_8_and_since(lesson, monkeypatch):
+    before, since = [{"penalty": "l1"}, {"penalty": "l2"}], [{"l1_ratio": 1.0}, {"l1_ratio": 0.0}]
+    for default, names in ((None, before), (0.0, since)):
+        monkeypatch.setitem(lesson, "LogisticRegression", lambda: types.SimpleNamespace(l1_ratio=default))
+        assert [lesson["penalty"]("l1"), lesson["penalty"]("l2")] == names
 
 
 def test_the_naive_standard_error_is_too_small_and_the_corrected_one_too_large():
@@ -100,7 +89,7 @@ def test_the_naive_standard_error_is_too_small_and_the_corrected_one_too_large()
     naive, corrected = map(int, re.findall(r"([+-]\d+)%", comparison.printed(CELLS["truth"].outputs)))
     assert said == [-naive, corrected]
     (percent,) = claimed(LESSON, r"A hundred draws tell the spread to about (\d+) %")
-    assert percent == round(100 / np.sqrt(2 * 99)), "the standard error of a normal sample's standard deviation"
+    assert percent == round(100 / np.sqrt(2 * 99)), "standard error of a standard deviation"
 
 
 def test_five_signs_alike_are_not_enough():
@@ -145,13 +134,12 @@ def test_twenty_suggestions_find_a_plateau(study):
     )
 
 
-def test_at_the_right_end_of_l1_hardly_any_weight_is_left(lesson):
+@pytest.mark.filterwarnings("error")
+def test_the_penalties_do_what_the_lesson_says_and_no_warning_is_given(lesson):
     data = lesson["images"][lesson["few"]], lesson["is_five"][lesson["few"]]
     counts = [np.count_nonzero(lesson["fit"](*data, "l1", amount).coef_) for amount in (1e-6, 0.05, 1)]
-    assert counts[0] > 100 and counts[1] < 20 and counts[2] == 0
-
-
-def test_elsewhere_in_the_space_the_auc_goes_down_to_guessing(lesson):
+    assert counts[0] > 100 and counts[1] < 20 and counts[2] == 0, "at the right end hardly any weight is left"
+    assert np.count_nonzero(lesson["fit"](*data, "l2", 1).coef_) == np.count_nonzero(data[0].any(axis=0))
     assert "elsewhere in this space the AUC goes down to 0.5" in lesson_text(LESSON)
     worst = {"regularization_type": "l1", "regularization_amount": 1.0}
     assert lesson["evaluate"](lesson["few"], 0, worst) == [0.5] * 5
