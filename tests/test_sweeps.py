@@ -591,6 +591,7 @@ def send(workspace, monkeypatch, project):
     """What the lesson's cells do once ``SEND`` is True, in what looks like a signed-in user's notebook."""
     import azure.ai.ml._telemetry.logging_handler as telemetry
     import azure.identity
+    from azure.ai.ml import load_job
     from azure.ai.ml.operations import JobOperations
 
     monkeypatch.setattr(telemetry, "in_jupyter_notebook", lambda: True)
@@ -604,7 +605,8 @@ def send(workspace, monkeypatch, project):
     cells = {cell.id: cell.source for cell in lesson.cells}
 
     def send(sweep, sleep=lambda seconds: None):
-        names = {"folder": project, "job": load(sweep, project)}
+        sweeps.write_sweep(sweep, project / "sweep.yml")
+        names = {"folder": project, "load_job": load_job}
         exec(cells["azure-client"], names)
         names["time"] = SimpleNamespace(sleep=sleep)
         exec(cells["azure-send"].replace("SEND = False", "SEND = True"), names)
