@@ -99,10 +99,9 @@ def test_what_is_written_is_read_again_and_nothing_that_is_refused(tmp_path):
     bad = build(EXPRESSIONS, max_concurrent_trials=21)
     with pytest.raises(ValueError, match="got 21"):
         sweeps.write_sweep(bad, tmp_path / "bad.yml")
-    for text, got in ((yaml.safe_dump(bad), "got 21"), ("a: [", "in YAML, got '.*bad.yml'")):
-        (tmp_path / "bad.yml").write_text(text)
-        with pytest.raises(ValueError, match=got):
-            sweeps.read_sweep(tmp_path / "bad.yml")
+    (tmp_path / "bad.yml").write_text(yaml.safe_dump(bad))
+    with pytest.raises(ValueError, match="got 21"):
+        sweeps.read_sweep(tmp_path / "bad.yml")
 
 
 @pytest.mark.parametrize("name", [*POLICIES, "none", "grid"])
@@ -172,22 +171,11 @@ def test_what_azure_s_package_lets_pass_is_refused_with_its_value(what, project)
         ({"search_space.kind": {"type": "gamma"}}, "'kind' must have a type among .* got"),
         ({"search_space.kind": {"type": "normal", "mu": 0}}, "'kind' needs .*'sigma'.* got {'mu': 0}"),
         ({"search_space.kind": EXPRESSIONS["normal"] | {"sigma": 0}}, "sigma and q must be positive, got"),
-        ({"search_space.kind": EXPRESSIONS["qnormal"] | {"q": 0}}, "sigma and q must be positive, got"),
         ({"search_space.kind": EXPRESSIONS["uniform"] | {"max_value": "x"}}, "needs finite numbers, got"),
         ({"search_space.kind": {"type": "randint", "upper": 0}}, "upper must be a whole number .* got"),
         ({"search_space.kind": {"type": "choice", "values": []}}, "'kind', .* must contain one or more"),
-        ({"search_space.kind": {"type": "choice", "values": "ab"}}, "'kind', .* must be a list, got 'ab'"),
         ({"search_space.kind": {"type": "choice", "values": [{"a": 1}]}}, "'kind', .* is a condition: write"),
-        ({"search_space": ["kind"]}, r"search_space must be a mapping, got \['kind'\]"),
-        ({"search_space.kind": ["a", "b"]}, r"'kind' must have a type among .* got \['a', 'b'\]"),
-        ({"search_space": {3: EXPRESSIONS["choice"]}}, "must be a dict of names, .* got {3: "),
-        ({"objective": "valid_error"}, "objective must be a mapping, got 'valid_error'"),
-        ({"limits": [20]}, r"limits must be a mapping, got \[20\]"),
-        ({"limits.max_total_trials": "1e2"}, "max_total_trials must be a whole number .* got 100.0"),
-        ({"early_termination": "bandit"}, "early_termination must be a mapping, got 'bandit'"),
         ({"early_termination.patience": 3}, "a bandit policy has other settings, got .*patience"),
-        ({"trial.command": None}, "the command, .* must use .* got 'None'"),
-        ({"trial.environment_variables": ["KIND"]}, "environment_variables must be a mapping, got"),
     ],
 )
 def test_what_cannot_be_a_sweep_is_refused_with_its_value(changes, message):
@@ -266,13 +254,10 @@ def test_a_normal_expression_has_its_distribution(name):
 
 
 @pytest.mark.parametrize("name", ["qnormal", "qlognormal"])
-def test_a_rounded_expression_has_whole_multiples_in_the_right_shares(name):
-    values, distribution = draw(EXPRESSIONS[name], n=1000), DISTRIBUTIONS[name]
-    q = EXPRESSIONS[name]["q"]
+def test_a_rounded_expression_has_whole_multiples_about_its_median(name):
+    values, q = draw(EXPRESSIONS[name]), EXPRESSIONS[name]["q"]
     assert all(isinstance(value, int) and value % q == 0 for value in values)
-    for value in set(values):
-        share = distribution.cdf(value + q / 2) - distribution.cdf(value - q / 2)
-        assert values.count(value) / 1000 == pytest.approx(share, abs=0.04)
+    assert abs(sorted(values)[200] - DISTRIBUTIONS[name].median()) <= q
 
 
 def test_every_kind_of_expression_has_a_value_which_its_trial_keeps():
@@ -341,8 +326,6 @@ def test_a_grid_has_each_combination_once_whatever_the_order():
     _, launcher = run(build(space, sampling="grid", max_total_trials=50))
     tried = [(job.params["level"], job.params["kind"]) for job in launcher.jobs]
     assert sorted(tried) == sorted(itertools.product([0.1, 0.2, 0.3], ["a", "b"]))
-    _, launcher = run(build(space, sampling="grid", max_total_trials=4))
-    assert len({tuple(job.params.items()) for job in launcher.jobs}) == len(launcher.jobs) == 4
 
 
 def test_bayesian_sampling_is_optuna_s_and_learns():
@@ -352,39 +335,15 @@ def test_bayesian_sampling_is_optuna_s_and_learns():
     assert sum(levels[20:]) / 20 < 0.3 < sum(levels[:10]) / 10
 
 
-def test_an_interrupted_sweep_goes_on_where_its_study_is_kept(tmp_path):
+def test_a_sweep_goes_on_where_its_study_is_kept_and_another_is_a_study_of_its_own(tmp_path):
     storage = open_journal(tmp_path / "sweep.journal")
     run(build(LEVELS, max_total_trials=5), storage=storage)
     study, launcher = run(build(LEVELS, max_total_trials=8), storage=storage)
     assert len(launcher.jobs) == 3 and len(sweeps.child_runs(study)) == 8
-
-
-@pytest.mark.parametrize(
-    "changes, field",
-    [
-        ({"search_space.level.max_value": 0.8}, "search_space.level"),
-        ({"objective.goal": "maximize"}, "goal"),
-        ({"sampling_algorithm": "bayesian"}, "sampling_algorithm"),
-        ({"early_termination": POLICIES["factor"]}, "early_termination"),
-        ({"epochs": 5}, "epochs"),
-    ],
-)
-def test_another_sweep_of_the_same_name_is_refused_and_the_field_named(changes, field, tmp_path):
-    storage = open_journal(tmp_path / "sweep.journal")
-    run(build(LEVELS, max_total_trials=3), storage=storage)
-    other, epochs = changed(build(LEVELS), changes), changes.get("epochs", 6)
-    with pytest.raises(ValueError, match=f"another sweep: {field} is .* there, got .*; give this sweep"):
-        sweeps.run_sweep(other, VirtualLauncher(curves), epochs=epochs, storage=storage)
-    assert len(run(other | {"experiment_name": "another"}, storage=storage)[1].jobs) == 20
-
-
-@pytest.mark.parametrize("direction, n_trials", [("minimize", 1), ("maximize", 0)])
-def test_a_study_of_another_program_is_refused(direction, n_trials):
-    storage, name = optuna.storages.InMemoryStorage(), "hyperparameter-optimization-0"
-    study = optuna.create_study(study_name=name, storage=storage, direction=direction)
-    study.optimize(lambda trial: 1.0, n_trials=n_trials)
-    with pytest.raises(ValueError, match=f"the storage has '{name}' of another sweep"):
-        run(build(LEVELS), storage=storage)
+    other = build(LEVELS, max_total_trials=4)
+    space, policy = {"search_space.level.max_value": 0.8}, {"early_termination": POLICIES["factor"]}
+    for changes in (space, policy, {"objective.goal": "maximize"}, {"sampling_algorithm": "bayesian"}):
+        assert len(run(changed(other, changes), storage=storage)[1].jobs) == 4
 
 
 def test_limits_on_time_are_kept():
@@ -393,23 +352,16 @@ def test_limits_on_time_are_kept():
     assert launcher.clock() == 150
     table = sweeps.child_runs(study)
     assert table["status"].value_counts().to_dict() == {"Completed": 3, "Canceled": 3}
-    study, _ = run(build(LEVELS, trial_timeout=100, max_total_trials=4), curve=slow)
-    table = sweeps.child_runs(study)
-    assert set(table["status"]) == {"Failed"} and set(table["intervals"]) == {5}
 
 
-def test_a_failed_trial_is_listed_last_and_too_many_end_the_sweep():
+def test_a_failed_trial_is_listed_last():
     def sometimes(params):
         return curves(params) if params["level"] < 0.7 else [(1.0, math.nan)]
 
     study, _ = run(build(LEVELS), curve=sometimes)
     table = sweeps.child_runs(study)
     n_failed = (table["level"] >= 0.7).sum()
-    assert 3 <= n_failed < 20
-    assert set(table["status"][-n_failed:]) == {"Failed"}
-    assert set(table["status"][:-n_failed]) == {"Completed"}
-    with pytest.raises(RuntimeError, match="trials in a row failed"):
-        run(build(LEVELS), curve=lambda params: [(1.0, math.nan)])
+    assert n_failed >= 3 and list(table["status"]) == ["Completed"] * (20 - n_failed) + ["Failed"] * n_failed
 
 
 def test_the_launcher_must_read_the_metric_that_is_compared():
@@ -436,15 +388,11 @@ def screen(monkeypatch):
     return pictures
 
 
-def test_the_picture_is_drawn_while_the_sweep_runs_and_stays(screen):
+def test_the_picture_is_drawn_while_the_sweep_runs_and_once_where_bars_are_hidden(screen, monkeypatch):
     run(build(LEVELS, max_total_trials=4, policy=POLICIES["median"]), live=True)
     assert all(image.data.startswith(b"\x89PNG") for image in screen)
     assert len({image.data for image in screen}) >= 5
-
-
-def test_there_is_one_picture_where_bars_are_hidden_and_none_unless_asked_for(screen, monkeypatch):
-    run(build(LEVELS, max_total_trials=4))
-    assert screen == []
+    screen.clear()
     monkeypatch.setenv("TQDM_DISABLE", "1")
     run(build(LEVELS, max_total_trials=4), live=True)
     assert len(screen) == 1
@@ -455,13 +403,13 @@ def test_the_picture_shows_every_trial_the_best_in_its_colour_and_who_was_cancel
     study, _ = run(build(LEVELS, policy=POLICIES["median"], goal=goal))
     (ax,) = picture.draw(study).axes
     drawn = [line for line in ax.lines if len(line.get_xdata())]
-    dots = [line for line in drawn if line.get_marker() == "o"]
     table = sweeps.child_runs(study)
-    assert len(drawn) - len(dots) == 20 and len(dots) == (table["status"] == "Canceled").sum() > 0
+    dots = (table["status"] == "Canceled").sum()
+    assert len(drawn) - dots == 20 and [line.get_marker() for line in drawn].count("o") == dots > 0
     (best,) = [line for line in drawn if line.get_color() == ORANGE]
     expected = table["valid_error"][0]
     assert min(best.get_ydata()) == pytest.approx(expected if goal == "minimize" else 1 - expected)
-    assert ax.get_ylabel() == label and ax.get_xlabel() == "intervals (epochs)"
+    assert ax.get_ylabel() == label
 
 
 # What travels

@@ -3,6 +3,7 @@
 import math
 import os
 import time
+import zlib
 
 import optuna
 import pandas as pd
@@ -57,22 +58,20 @@ def run_sweep(
     Raises
     ------
     ValueError
-        As `check_sweep` does; if the launcher reads another metric than the sweep; and if the storage holds
-        another study of this name, of a sweep that differs in more than its limits and its trial.
+        As `check_sweep` does; and if the launcher reads another metric than the sweep.
     """
     sweep = check_sweep(sweep)
     metric, limits = sweep["objective"]["primary_metric"], sweep["limits"]
     advice = f"the sweep compares {metric!r}: give the launcher that metric"
     require(launcher.metric == metric, advice, launcher.metric)
     study = optuna.create_study(
-        study_name=f"{sweep.get('experiment_name', 'sweep')}-{seed}",
+        study_name=_name_of(sweep, epochs, seed),
         direction=direction_of(sweep),
         sampler=_sampler_of(sweep, seed),
         pruner=policy_of(sweep) or optuna.pruners.NopPruner(),
         storage=storage,
         load_if_exists=storage is not None,
     )
-    _claim(study, _identity(sweep, epochs, seed))
     study.set_user_attr("primary_metric", metric)
     limited = _SweepLauncher(launcher, limits, study if live else None)
     tune(
@@ -95,8 +94,8 @@ def child_runs(study: optuna.Study) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        ``child`` (the trial's number), ``status`` (Azure's word: a trial that a policy or a time
-        limit ended is Canceled), the hyperparameters, the metric at its best, and ``intervals``:
+        ``child`` (the trial's number), ``status`` (Azure's word: a trial that a policy or the sweep's
+        time limit ended is Canceled), the hyperparameters, the metric at its best, and ``intervals``:
         how often it was logged.
     """
     metric = study.user_attrs["primary_metric"]
@@ -115,31 +114,11 @@ def child_runs(study: optuna.Study) -> pd.DataFrame:
     return pd.DataFrame(rows).sort_values(metric, ascending=best is min, ignore_index=True)
 
 
-def _identity(sweep, epochs, seed):
-    """Return what the trials of one sweep have in common, by setting."""
-    policy = policy_of(sweep)
-    return {
-        **{f"search_space.{name}": expression for name, expression in sweep["search_space"].items()},
-        "goal": direction_of(sweep),
-        "primary_metric": sweep["objective"]["primary_metric"],
-        "sampling_algorithm": sampling_of(sweep),
-        "early_termination": policy and {name.strip("_"): value for name, value in vars(policy).items()},
-        "epochs": epochs,
-        "seed": seed,
-    }
-
-
-def _claim(study, identity):
-    """Write into a new study which sweep it is of; ValueError if it is of another."""
-    known = {**identity, "goal": ", ".join(direction.name.lower() for direction in study.directions)}
-    if study.trials:  # asked first: another process may begin the same sweep at this moment
-        known = study.user_attrs.get("sweep", {})
-    for field in {**identity, **known}:
-        if known.get(field) != identity.get(field):
-            differs = f"{field} is {known.get(field)!r} there, got {identity.get(field)!r}"
-            advice = "give this sweep another experiment_name, or another storage"
-            raise ValueError(f"the storage has {study.study_name!r} of another sweep: {differs}; {advice}")
-    study.set_user_attr("sweep", identity)
+def _name_of(sweep, epochs, seed):
+    """Name a study by all that its trials have in common, so that another sweep is another study."""
+    keys = ("search_space", "objective", "sampling_algorithm", "early_termination")
+    common = zlib.crc32(repr([epochs, *map(sweep.get, keys)]).encode())
+    return f"{sweep.get('experiment_name', 'sweep')}-{seed}-{common:08x}"
 
 
 def _sampler_of(sweep, seed):
