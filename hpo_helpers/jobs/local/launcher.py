@@ -9,18 +9,16 @@ import os
 import socket
 import sys
 import tempfile
-import traceback
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-import cloudpickle
-
-from hpo_helpers.jobs import Job, JobStatus, Launcher, check_fixed, positive
+from hpo_helpers.jobs import Job, JobStatus, Launcher, positive
 from hpo_helpers.jobs.local.channel import Inbox
 from hpo_helpers.jobs.local.preload import find_preload
 from hpo_helpers.jobs.local.process import kill_group, last_lines
 from hpo_helpers.jobs.local.server import FORK, KILL, Server
+from hpo_helpers.jobs.training import explain, pack, pack_job
 
 
 class LocalLauncher(Launcher):
@@ -61,12 +59,10 @@ class LocalLauncher(Launcher):
 
         if not hasattr(os, "fork"):
             raise NotImplementedError(f"{sys.platform} cannot fork a process: use WSL2 or Google Colab")
-        if not callable(train):
-            raise TypeError(f"train must be a function, not its result, got {train!r}")
         super().__init__(metric)
+        self._training = pack(train, fixed)
         self.n_workers = positive("n_workers", cpu_count() if n_workers is None else n_workers)
         self._preload = find_preload(train) if preload is None else list(preload)
-        self._training = cloudpickle.dumps((train, check_fixed(fixed)))
         self._server = self._start_server()
 
     def submit(self, params: Mapping[str, Any], epochs: int) -> "LocalJob":
@@ -74,9 +70,7 @@ class LocalLauncher(Launcher):
         self._check_free()
         server = self._ready_server()
         job = LocalJob(self, next(self._ids), params, epochs)
-        described = {"id": job.id, "params": job.params, "epochs": job.epochs}
-        described |= {"metric": self.metric, "training": self._training, "start": self._start}
-        content = cloudpickle.dumps(described)
+        content = pack_job(job, self.metric, self._training, self._start)
         try:
             job._begin(server, content)
         except BaseException:
@@ -187,12 +181,7 @@ class LocalJob(Job):
         if self._status is JobStatus.RUNNING:
             status, content = self._ending or (JobStatus.FAILED, (reason, []))
             if status is JobStatus.FAILED:
-                self.error = _explain(*content) + last_lines(self._output)
+                self.error = explain(*content) + last_lines(self._output)
             self._status = status
         self._inbox.close()
         self._output.close()
-
-
-def _explain(error, frames):
-    lines = traceback.format_list([traceback.FrameSummary(*frame) for frame in frames])
-    return "\n".join([error, *"".join(lines).splitlines()])
