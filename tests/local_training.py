@@ -23,6 +23,12 @@ def hanging(epochs):
     time.sleep(3600)
 
 
+def forever(epochs):
+    for epoch in range(10**6):
+        time.sleep(0.001)
+        yield {"valid_error": 1.0 + epoch, "pid": os.getpid()}
+
+
 def with_children(epochs):
     child = subprocess.Popen(["sleep", "3600"])
     background = subprocess.run(["sh", "-c", "sleep 3600 >/dev/null & echo $!"], stdout=subprocess.PIPE)

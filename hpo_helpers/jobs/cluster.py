@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -27,16 +26,16 @@ from hpo_helpers.jobs.training import describe, explain, pack, pack_job, reports
 CHECK_SECONDS = 1.0  #: between two looks at whether the scheduler is still there
 GRACE_SECONDS = 5.0  #: after which a training that does not stop is ended with its worker
 STOP_SECONDS = 0.05  #: between two looks of a worker at whether its training is still wanted
-WORKER_SECONDS = 60.0  #: within which a cluster without a free worker must have one again
 
 
 class ClusterLauncher(Launcher):
     """Train on the workers of a dask.distributed cluster, one job a worker at a time.
 
     A worker must be able to import this package and the module of `train`; a notebook's function is
-    sent to it. A job fails with its worker, and is not run again. A stopped job ends at its next line
-    of Python; where that takes over 5 s, its worker ends, for Dask's nanny to replace. What a job
-    changes in its process, the next one there finds changed. A report's time is that of its arrival.
+    sent to it. A job fails with its worker; on another, Dask may begin it anew for a moment. A stopped
+    job ends at its next line of Python; where that takes over 5 s, its worker ends, for Dask's nanny
+    to replace. What a job changes in its process, the next one there finds changed. A report's time
+    is that of its arrival.
 
     Parameters
     ----------
@@ -81,23 +80,22 @@ class ClusterLauncher(Launcher):
 
     @property
     def n_workers(self) -> int:
-        """How many jobs may run now: no more than the cluster has workers."""
+        """How many jobs may run now: no more than the cluster has workers, but one."""
         return max(1, min(self._limit, len(self._workers)))
 
     def submit(self, params: Mapping[str, Any], epochs: int) -> "ClusterJob":
-        """Start a job; RuntimeError if the scheduler is lost, or for a minute no worker is free."""
+        """Start a job, once the cluster has a free worker; RuntimeError if the scheduler was lost."""
         self._check_free()
+        if self._lost:
+            raise RuntimeError("the connection to the scheduler was lost: make a new launcher")
         job = ClusterJob(self, next(self._ids), params, epochs)
         content = pack_job(job, self.metric, self._training, 0.0)
-        job.worker = self._free_worker()
-        # Tied to its worker, it is not run again elsewhere.
-        where = {"key": f"{self._name}-{job.id}", "workers": [job.worker]}
-        job._future = self._client.submit(_train, content, self._name, **where)
+        job._future = self._client.submit(_train, content, self._name, key=f"{self._name}-{job.id}")
         self._running[job.id] = job
         return job
 
     def close(self) -> None:
-        """End a cluster of its own. One that was given drops what still runs, as if stopped."""
+        """Stop what still runs, and end a cluster of its own."""
         self._closed = True
         for job in list(self._running.values()):
             job._silent = True
@@ -119,8 +117,8 @@ class ClusterLauncher(Launcher):
         for job in list(self._running.values()):
             if self._lost:
                 job._end(JobStatus.FAILED, "the connection to the scheduler was lost")
-            elif job._future.status == "error":
-                job._end(JobStatus.FAILED, f"its worker cannot start it: {job._future.exception()!r}")
+            elif job._future.status in ("error", "cancelled"):
+                job._end(JobStatus.FAILED, f"the cluster cannot run it: {job._future.exception()!r}")
 
     def _take(self, time, message):
         if not isinstance(message, dict):
@@ -134,37 +132,21 @@ class ClusterLauncher(Launcher):
             for job in [job for job in self._running.values() if job.worker == worker]:
                 job._end(JobStatus.FAILED, f"its worker {worker} died, or was taken from the cluster")
 
-    def _free_worker(self):
-        """Return the address of a worker without a job, of those with the fewest tasks of others."""
-        deadline = time.monotonic() + WORKER_SECONDS
-        while not self._lost and time.monotonic() < deadline:
-            tasks = self._client.processing()
-            self._workers = set(tasks)
-            if free := self._workers - {job.worker for job in self._running.values()}:
-                return min(free, key=lambda worker: (len(tasks[worker]), worker))
-            self._poll(CHECK_SECONDS)
-        raise RuntimeError("the cluster has lost its " + ("scheduler" if self._lost else "workers"))
-
 
 class ClusterJob(Job):
     """A configuration in training; made by `ClusterLauncher.submit`."""
 
-    worker: str  #: the address of its worker
-    _started = False
+    worker: str | None = None  #: the address of its worker, once it has started
 
     def stop(self) -> None:
-        """Have the job stopped; its worker is free once it has `finished`."""
+        """Have the job stopped. The next one may wait for that, a twentieth of a second as a rule."""
         self._silent = True
         if not self.finished:
-            self._status = JobStatus.STOPPED
-            if self._started:  # otherwise Dask would drop it without a word
-                self._future.cancel()
+            self._end(JobStatus.STOPPED)
 
     def _take(self, time, kind, content):
         if kind == "started":
-            self._started = True
-            if self._status is JobStatus.STOPPED:
-                self._future.cancel()
+            self.worker = content
         elif kind != "report":
             self._end(JobStatus(kind), explain(*content) if content else None)
         elif not self._reports or content.epoch > self._reports[-1].epoch:  # it is new
@@ -173,7 +155,7 @@ class ClusterJob(Job):
     def _end(self, status, error=None):
         if self._status is JobStatus.RUNNING:
             self._status, self.error = status, error
-        self._future.release()
+        self._future.release()  # by which Dask cancels what runs
         self._launcher._running.pop(self.id, None)
 
 
@@ -192,13 +174,12 @@ def _train(content, topic):
 
     thread = threading.Thread(target=_report, args=(job, tell), daemon=True)
     with _one_job:
-        tell("started")
+        tell("started", worker.address)
         thread.start()
-        while thread.is_alive() and task.state != "cancelled":  # as it is when its client is gone
+        while thread.is_alive() and task.state != "cancelled":  # as it is when its client is gone, too
             thread.join(STOP_SECONDS)
-        if task.state == "cancelled":
+        if thread.is_alive():
             _end_thread(thread)
-            tell("stopped")
 
 
 def _report(job, tell):
