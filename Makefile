@@ -66,6 +66,6 @@ environment:
 	@$(MADE_FROM) | cmp -s - $(VENV)/made-from || { set -e; \
 		echo "Setting up Python $(VERSION) in $(VENV): two to four minutes, once."; \
 		"$$PYTHON" -m venv --clear $(VENV); \
-		$(PIP) --editable '.[mxnet,evolution,aws,azure,dev]'; \
+		$(PIP) --editable '.[mxnet,evolution,cluster,aws,azure,dev]'; \
 		$(PIP) --no-deps "mxnet; sys_platform == 'linux' or (sys_platform == 'darwin' and platform_machine == 'x86_64')"; \
 		$(MADE_FROM) > $(VENV)/made-from; }

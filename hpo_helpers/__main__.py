@@ -16,7 +16,7 @@ from typing import NamedTuple
 TRAINING_TIMEOUT = 120
 
 #: The extras that few lessons need.
-EXTRAS = {"evolution": "07, 11", "aws": "11", "azure": "12"}
+EXTRAS = {"evolution": "07, 11", "cluster": "10", "aws": "11", "azure": "12"}
 
 TRAIN_ONE_EPOCH = """
 from hpo_helpers.mxnet_compat import mx

@@ -98,11 +98,11 @@ def test_what_the_package_imports_is_what_it_asks_for() -> None:
     names = {imported_as(requirement.name) for requirement in base}
     in_extras = {
         imported_as(requirement.name)
-        for extra in ("mxnet", "evolution", "aws", "azure")
+        for extra in ("mxnet", "evolution", "cluster", "aws", "azure")
         for requirement in extras[extra]
     }
-    # The first two come with boto3 and flask; a notebook has the next two; the last runs on Azure alone.
-    others = {"botocore", "werkzeug", "IPython", "mlflow"}
+    # The first three come with boto3, flask and distributed; a notebook has the next; the last runs on Azure alone.
+    others = {"botocore", "werkzeug", "dask", "IPython", "mlflow"}
     assert imported - names - in_extras <= others
     # Optuna imports cmaes, a command starts the dashboard, and lessons import scikit-learn.
     assert names - imported <= {"cmaes", "optuna_dashboard", "sklearn"}
@@ -234,7 +234,7 @@ def test_make_sets_the_environment_up_once(checkout: Path) -> None:
     assert "two to four minutes" in first.stdout
     venv, package, mxnet, test = log(checkout)
     assert venv == "venv .venv/3.12"
-    assert package.endswith("install --constraint constraints.txt --editable .[mxnet,evolution,aws,azure,dev]")
+    assert package.endswith("install --constraint constraints.txt --editable .[mxnet,evolution,cluster,aws,azure,dev]")
     assert "--no-deps mxnet; sys_platform" in mxnet
     assert test == TEST
 

@@ -26,6 +26,7 @@ MAY_KNOW = {
     "train_mnist": {"mxnet_compat", "datasets"},
     "jobs": set(),
     "jobs.local": {"jobs"},
+    "jobs.cluster": {"jobs"},
     "curves": {"datasets", "spaces"},
     "jobs.replay": {"jobs", "curves"},
     "jobs.sagemaker": {"jobs", "datasets"},
@@ -38,8 +39,8 @@ MAY_KNOW = {
     "__main__": {"datasets"},
 }
 #: What these are for is to use such a library.
-OF_A_LIBRARY = ("plotting", "gaussian_process", "mxnet_compat", "monitor")
-HEAVY = {"mxnet", "matplotlib", "boto3", "moto", "azure", "inspyred", "sklearn", "scipy", "pooch", "joblib"}
+OF_A_LIBRARY = ("plotting", "gaussian_process", "mxnet_compat", "monitor", "cluster")
+HEAVY = {"mxnet", "matplotlib", "boto3", "moto", "azure", "inspyred", "sklearn", "scipy", "pooch", "joblib", "distributed"}
 
 
 #: Folders whose files count as one module.
@@ -52,7 +53,7 @@ def module_of(path):
 
 def whole(name):
     """Return the module that a name belongs to: a folder of one idea, or itself."""
-    if name in ("jobs.__init__", "jobs.log_metrics"):
+    if name in ("jobs.__init__", "jobs.log_metrics", "jobs.training"):
         return "jobs"  # what launchers share
     return next((folder for folder in FOLDERS if f"{name}.".startswith(f"{folder}.")), name)
 

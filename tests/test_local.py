@@ -298,9 +298,9 @@ def test_the_module_can_be_imported_on_windows():
     assert program.communicate(timeout=PATIENCE)[0] == "imported\n"
 
 
-def test_a_system_that_cannot_fork_is_told_the_ways_out(monkeypatch):
+def test_a_system_that_cannot_fork_is_told_the_way_out(monkeypatch):
     monkeypatch.delattr(os, "fork")
-    with pytest.raises(NotImplementedError, match="WSL2 or Google Colab"):
+    with pytest.raises(NotImplementedError, match="use ClusterLauncher"):
         LocalLauncher(halving)
 
 

@@ -118,7 +118,7 @@ class ClusterLauncher(Launcher):
             if self._lost:
                 job._end(JobStatus.FAILED, "the connection to the scheduler was lost")
             elif job._future.status in ("error", "cancelled"):
-                job._end(JobStatus.FAILED, f"the cluster cannot run it: {job._future.exception()!r}")
+                job._end(JobStatus.FAILED, f"the cluster could not run it: {job._future.exception()!r}")
 
     def _take(self, time, message):
         if not isinstance(message, dict):

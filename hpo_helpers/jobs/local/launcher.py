@@ -58,7 +58,7 @@ class LocalLauncher(Launcher):
         from joblib import cpu_count  # also what a container leaves
 
         if not hasattr(os, "fork"):
-            raise NotImplementedError(f"{sys.platform} cannot fork a process: use WSL2 or Google Colab")
+            raise NotImplementedError(f"{sys.platform} cannot fork a process: use ClusterLauncher")
         super().__init__(metric)
         self._training = pack(train, fixed)
         self.n_workers = positive("n_workers", cpu_count() if n_workers is None else n_workers)
