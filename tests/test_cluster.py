@@ -16,6 +16,7 @@ import psutil
 import pytest
 from distributed import Client
 from local_training import calling, forever, given, halving, hanging
+from test_local import FAILURES, finish, first_report, values, wait_until
 
 from hpo_helpers.jobs import JobStatus
 from hpo_helpers.jobs.cluster import ClusterLauncher
@@ -24,17 +25,6 @@ from hpo_helpers.tuning import tune
 
 ROOT = Path(__file__).parents[1]
 PATIENCE = 60  # seconds, for what takes one on an idle machine
-
-#: What training does in its second epoch, and what the launcher says to that.
-FAILURES = [
-    (lambda: sys.exit("out of luck"), "SystemExit: out of luck"),
-    (lambda: {"valid_error": float("nan")}, "ValueError: 'valid_error' was nan after epoch 2"),
-    (lambda: "0.5", "ValueError: training must yield a dict of metrics once per epoch, got '0.5'"),
-    (lambda: {"valid_error": 1, "lock": threading.Lock()}, "TypeError: cannot pickle '_thread.lock' object"),
-]
-
-
-# Helpers.
 
 
 def start_process(folder, *arguments):
@@ -91,28 +81,6 @@ def assert_left_as_it_was(client):
     assert client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks)) == 0
 
 
-def wait_until(condition):
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def finish(*jobs):
-    """Wait until all jobs have finished and return the first one; what they reported stays unread."""
-    wait_until(lambda: all(job.finished for job in jobs))
-    return jobs[0]
-
-
-def values(job):
-    return [report.value for report in job.new_reports()]
-
-
-def first_metrics(job):
-    job._launcher.wait([job], PATIENCE)
-    return job.new_reports()[0].metrics
-
-
 # What a job delivers.
 
 
@@ -156,7 +124,7 @@ def test_two_launchers_share_a_cluster_and_one_outlives_the_other(cluster):
     with launchers[1]:
         with launchers[0]:
             jobs = [launcher.submit({}, 10**6) for launcher in launchers]
-            assert first_metrics(jobs[0])["pid"] != first_metrics(jobs[1])["pid"]
+            assert first_report(jobs[0]).metrics["pid"] != first_report(jobs[1]).metrics["pid"]
         assert [job.status for job in jobs] == [JobStatus.STOPPED, JobStatus.RUNNING]
         epoch = jobs[1].new_reports()[-1].epoch
         wait_until(lambda: any(report.epoch > epoch for report in jobs[1].new_reports()))
@@ -171,7 +139,7 @@ def test_a_failed_job_says_why_with_the_lines_that_raised_it_and_keeps_its_repor
         yield {"valid_error": 1.0}
         yield second_epoch()
 
-    for second_epoch, error in FAILURES:
+    for second_epoch, error in FAILURES[:6]:  # the others kill their process
         job = finish(start(train, 3, second_epoch=second_epoch))
         assert (job.status, values(job)) == (JobStatus.FAILED, [1.0])
         assert job.error.splitlines()[0].startswith(error)
@@ -213,11 +181,11 @@ def test_nothing_is_delivered_after_stop_before_the_start_or_after_the_end(start
 @pytest.mark.parametrize("way", ["killed", "hung"])
 def test_a_worker_that_dies_fails_its_job_alone_and_a_new_one_takes_the_next(start, launcher, way):
     other, job = start(forever, 10**6), start(hanging if way == "hung" else forever, 10**6)
-    pids = {first_metrics(other)["pid"], first_metrics(job).get("pid")}
+    pids = {first_report(other).metrics["pid"], first_report(job).metrics.get("pid")}
     if way == "hung":
         job.stop()
     else:
-        os.kill(first_metrics(job)["pid"], signal.SIGKILL)
+        os.kill(first_report(job).metrics["pid"], signal.SIGKILL)
     assert finish(job).status is (JobStatus.STOPPED if way == "hung" else JobStatus.FAILED)
     assert way == "hung" or job.error == f"its worker {job.worker} died, or was taken from the cluster"
     assert other.status is JobStatus.RUNNING
@@ -230,7 +198,7 @@ def test_a_scheduler_that_dies_is_an_error_within_seconds(tmp_path):
     with real_cluster(tmp_path, 1) as (client, scheduler):
         launcher = ClusterLauncher(forever, cluster=client)
         job = launcher.submit({}, 10**6)
-        first_metrics(job)
+        first_report(job).metrics
         scheduler.kill()
         before = time.monotonic()
         assert finish(job).status is JobStatus.FAILED
