@@ -1,8 +1,8 @@
 """The contract of a launcher: where a job runs, and what time is.
 
-`tune` is written against this page alone, so the same loop tunes on this machine, on a cloud,
-or over recorded learning curves in virtual time. A launcher is anything with the public
-members of `Launcher`, and its jobs those of `Job`. What all launchers do alike stands here.
+`tune` is written against this page alone, so the same loop tunes on this machine, on a cluster,
+on a cloud, or over recorded learning curves in virtual time. A launcher is anything with the
+public members of `Launcher`, and its jobs those of `Job`. What all launchers do alike stands here.
 """
 
 from __future__ import annotations

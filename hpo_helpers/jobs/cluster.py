@@ -29,7 +29,7 @@ STOP_SECONDS = 0.05  #: between two looks of a worker at whether its training is
 
 
 class ClusterLauncher(Launcher):
-    """Train on the workers of a dask.distributed cluster, one job a worker at a time.
+    """Train on the workers of a dask.distributed cluster, one job a worker at a time, in a thread there.
 
     A worker must be able to import this package and the module of `train`; a notebook's function is
     sent to it. A job fails with its worker; on another, Dask may begin it anew for a moment. A stopped
@@ -80,7 +80,7 @@ class ClusterLauncher(Launcher):
 
     @property
     def n_workers(self) -> int:
-        """How many jobs may run now: no more than the cluster has workers, but one."""
+        """How many jobs may run now: as many as the cluster has workers, but one where it has none."""
         return max(1, min(self._limit, len(self._workers)))
 
     def submit(self, params: Mapping[str, Any], epochs: int) -> "ClusterJob":
@@ -95,7 +95,7 @@ class ClusterLauncher(Launcher):
         return job
 
     def close(self) -> None:
-        """Stop what still runs, and end a cluster of its own."""
+        """Stop what still runs, and end a cluster of its own; another keeps a log of 1000 reports at most."""
         self._closed = True
         for job in list(self._running.values()):
             job._silent = True
@@ -118,7 +118,8 @@ class ClusterLauncher(Launcher):
             if self._lost:
                 job._end(JobStatus.FAILED, "the connection to the scheduler was lost")
             elif job._future.status in ("error", "cancelled"):
-                job._end(JobStatus.FAILED, f"the cluster could not run it: {job._future.exception()!r}")
+                why = job._future.exception() or "it was cancelled"
+                job._end(JobStatus.FAILED, f"the cluster could not run it: {why!r}")
 
     def _take(self, time, message):
         if not isinstance(message, dict):
