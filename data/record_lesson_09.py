@@ -1,6 +1,6 @@
-"""Record what lesson 09 says of constraints, of two objectives and of costs over the recorded curves, many seeds.
+"""Record what lesson 09 says of constraints, two objectives and costs, over the recorded curves and many seeds.
 
-    python data/record_lesson_09.py          # about 15 minutes on one busy core; nothing is trained
+    python data/record_lesson_09.py          # about 10 minutes on one core; nothing is trained
 
 All of it is replayed; within an experiment every run has the same virtual seconds. It may be interrupted: run
 again, it goes on with the runs that the files lack.
