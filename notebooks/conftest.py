@@ -47,6 +47,13 @@ RANGES: dict[str, dict[str, dict[str, tuple[float, float]]]] = {
         "linear-result": {r"40 trials took (\d+) epochs": (60, 900), r"Best validation error: ([\d.]+)%": (5, 15)}
     },
     "08_cross_validation": {"dashboard": {r"http://127\.0\.0\.1:(\d+)/dashboard": (1, 65535)}},
+    "09_constraints_and_cost": {
+        "latency-result": {r"support vectors: ([\d.]+) ms": (0.5, 500)},
+        "latency-study-result": {
+            r"(\d+) of 12 trials are feasible": (1, 12),
+            r"the best has an error of ([\d.]+)%": (2, 15),
+        },
+    },
     "11_sagemaker_jobs": {
         "random-result": {r"Best of the 6 jobs: .*, validation error ([\d.]+)%": (4, 30)},
         "cost-result": {
