@@ -81,13 +81,14 @@ METHODS = {
     "random + Hyperband": Method(RandomSampler, hyperband),
     "default alone": Method(RandomSampler, epochs=FULL_LENGTH, first=(DEFAULT,)),
 }
-#: The gate; the default; the next three methods under the gate's seeds; then all methods, seed by seed, so that an
-#: interruption leaves whole comparisons.
+#: The gate; the default; what stops early and a Gaussian process under the gate's seeds; then all methods, seed by
+#: seed, so that an interruption leaves whole comparisons.
 GATE, SEARCHES = range(1000, 1010), list(METHODS)[:-1]
 JOBS = dict.fromkeys([
     *itertools.product(SEARCHES[:2], GATE),
     *itertools.product(["default alone"], range(20)),
-    *((method, seed) for seed in GATE for method in SEARCHES[2:5]),
+    *itertools.product(SEARCHES[3:5], GATE),
+    *(("Gaussian process", seed) for seed in GATE),
     *((method, seed) for seed in [*GATE, *range(10)] for method in SEARCHES),
 ])
 

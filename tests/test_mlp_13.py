@@ -113,3 +113,7 @@ def test_the_gate_came_to_what_the_datasheet_says(recorded):
     assert f"ten seeds would have shown {found['detectable']:.2f} points" in text
     alone = recorded.query("method == 'default alone' and state == 'refit' and epoch == 27")["test_error"].mean()
     assert f"the default once gives {alone:.2%}".replace("%", " %") in text
+    refits = recorded.query("state == 'refit' and epoch == 27 and 1000 <= seed < 1010")
+    means = refits.groupby(["seed", "method"])["test_error"].mean().groupby("method").mean()
+    both = "random + successive halving", "multivariate TPE + Hyperband"
+    assert "found {:.2%} and {:.2%}".format(*means.loc[[*both]]).replace("%", " %") in text
