@@ -17,7 +17,7 @@ export PYTHON PYTHON_IS REPOSITORY
 MADE_FROM := { pwd; echo "$$PYTHON_IS"; cat pyproject.toml constraints.txt; }
 
 .DEFAULT_GOAL := help
-.PHONY: run test lab outputs publish curves record bench peers help clean environment
+.PHONY: run test lab outputs publish curves record bench dist peers help clean environment
 
 run: environment  ## execute every lesson, print a table, leave HTML under build/
 	@$(RUN) notebooks/run.py $(LESSONS)
@@ -46,6 +46,9 @@ bench: environment  ## compare methods over many seeds, and measure what an epoc
 	@$(RUN) benchmarks/epoch_speed.py
 	@$(RUN) benchmarks/local_launcher.py
 	@$(RUN) benchmarks/rehearsal.py
+
+dist: environment  ## make what a release hands out, under dist/: wheel, sources, and a bundle that installs without a network
+	@$(RUN) notebooks/dist.py
 
 peers: environment  ## compare with other tuning libraries, each in its own environment, in about two hours
 	@$(RUN) benchmarks/peers.py
