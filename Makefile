@@ -17,7 +17,7 @@ export PYTHON PYTHON_IS REPOSITORY
 MADE_FROM := { pwd; echo "$$PYTHON_IS"; cat pyproject.toml constraints.txt; }
 
 .DEFAULT_GOAL := help
-.PHONY: run test lab outputs publish curves record bench dist peers help clean environment
+.PHONY: run test lab outputs site publish curves record bench dist peers help clean environment
 
 run: environment  ## execute every lesson, print a table, leave HTML under build/
 	@$(RUN) notebooks/run.py $(LESSONS)
@@ -31,6 +31,9 @@ lab: environment  ## open JupyterLab on the lessons
 outputs: environment  ## execute the lessons in place, their outputs ready to be committed
 	@$(RUN) notebooks/run.py --write $(LESSONS)
 	@$(RUN) notebooks/minutes.py
+
+site: environment  ## build the course as a site under build/site, out of what is committed
+	@$(RUN) notebooks/pages.py
 
 publish: environment  ## write where the lessons live on GitHub into all that names it: make publish REPOSITORY=owner/name
 	@$(RUN) notebooks/publish.py "$$REPOSITORY"

@@ -1,0 +1,261 @@
+"""Build the course as a static site under ``build/site``: ``make site``, with no network and no kernel.
+
+The lessons are shown with the outputs that are committed, the READMEs and every file that a page links to as pages
+beside them, and the docstrings of what the lessons import. Folders and names are those of the repository, so that a
+link which works on GitHub works here. nbconvert turns cells into HTML, ``theme/`` frames them, pagefind makes the
+index that the search box reads.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import html
+import importlib
+import inspect
+import os
+import posixpath
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import jinja2
+import nbformat
+from bs4 import BeautifulSoup
+from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+from nbformat import NotebookNode
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from pygments import highlight
+from pygments.formatters import HtmlFormatter
+from pygments.lexers import PythonLexer
+
+ROOT = Path(__file__).resolve().parents[1]
+THEME = Path(__file__).parent / "theme"
+SITE = ROOT / "build" / "site"
+
+#: The pages to begin with; whatever they link to follows.
+FIRST = ["README.md", "notebooks/README.md", "data/README.md", "benchmarks/README.md", "hpo_helpers/README.md"]
+#: What the head of every page links to.
+MENU = {
+    "Lessons": "README.md#lessons",
+    "Map": "notebooks/README.md",
+    "Glossary": "notebooks/README.md#glossary",
+    "Data": "data/README.md",
+    "API": "hpo_helpers/README.md",
+    "Install": "README.md#install",
+}
+#: What is too wide scrolls in a box of its own, which the keyboard reaches.
+SCROLL, PRE = '<div class="scroll" tabindex="0">', '<pre tabindex="0">'
+
+
+def find_lessons(folder: str = "notebooks") -> list[str]:
+    """Return the notebooks of a folder, in order."""
+    return [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / folder).glob("*.ipynb"))]
+
+
+def address(path: str) -> str:
+    """Return where in the site a file of the repository is shown: the page of a text, or else the file itself."""
+    folder, name = posixpath.split(path)
+    stem, kind = posixpath.splitext(name)
+    if kind in (".png", ".svg", ".gz", ".npz"):
+        return path
+    name = "index" if stem == "README" else stem if kind in (".ipynb", ".md") else name
+    return posixpath.join(folder, f"{name}.html")
+
+
+def link(to: str, page: str) -> str:
+    """Return the relative link to a file of the repository, and maybe a heading in it, from the page of another."""
+    path, mark, anchor = to.partition("#")
+    return posixpath.relpath(address(path), posixpath.dirname(address(page)) or ".") + mark + anchor
+
+
+def read(path: str) -> NotebookNode:
+    """Return a file as a notebook, whatever it is."""
+    if path == "hpo_helpers/README.md":
+        return new_notebook(cells=[new_markdown_cell(describe_package())])
+    text = (ROOT / path).read_text(encoding="utf-8")
+    if path.endswith(".ipynb"):
+        return nbformat.reads(text, as_version=4)
+    if path.endswith(".md"):
+        return new_notebook(cells=[new_markdown_cell(text)])
+    title = new_markdown_cell(f"# {posixpath.basename(path)}")
+    is_code = path.endswith(".py")
+    return new_notebook(
+        cells=[title, new_code_cell(text) if is_code else new_markdown_cell(f"<pre>{html.escape(text)}</pre>")]
+    )
+
+
+def describe_package() -> str:
+    """Return, in Markdown, the docstrings of every module that a lesson imports."""
+    cells = [cell for path in find_lessons() for cell in read(path).cells if cell.cell_type == "code"]
+    names = {name for cell in cells for name in re.findall(r"^from (hpo_helpers\.[\w.]+) import", cell.source, re.M)}
+    text = "# What the lessons import\n\nThe package holds data, plumbing and pictures. The methods stand in the lessons."
+    for name in sorted(names):
+        module = importlib.import_module(name)
+        text += f"\n\n## {name}\n\n{inspect.getdoc(module)}"
+        for key, value in sorted(vars(module).items()):
+            home = getattr(value, "__module__", None) or ""
+            is_ours = home.startswith(name) and not key.startswith("_") and inspect.getdoc(value)
+            if callable(value) and is_ours and not (inspect.isclass(value) and issubclass(value, Exception)):
+                signature = f"```python\n{key}{inspect.signature(value)}\n```"
+                sections = re.sub(r"^(\w+)\n-{3,}$", r"**\1**\n", inspect.getdoc(value), flags=re.M)
+                text += f"\n\n### {key}\n\n{signature}\n\n{sections}"
+    return text
+
+
+def render_text(text: str) -> str:
+    """Return Markdown as HTML, as nbconvert reads it."""
+    return MarkdownWithMath(renderer=IPythonRenderer(escape=False, exclude_anchor_links=True)).render(text)
+
+
+def render_code(cell: NotebookNode) -> str:
+    """Return a code cell and its outputs as HTML."""
+    code = highlight(cell.source, PythonLexer(), HtmlFormatter(cssclass="highlight", wrapcode=True))
+    return f'<div class="cell">{code}{"".join(map(render_output, cell.outputs))}</div>'.replace("<pre>", PRE)
+
+
+def render_output(output: NotebookNode) -> str:
+    """Return the richest form of an output that a page can show."""
+    data = output.get("data", {})
+    if "image/png" in data:
+        text = output.metadata.get("image/png", {}).get("alt", "")
+        size = [int.from_bytes(base64.b64decode(data["image/png"])[at : at + 4], "big") for at in (16, 20)]
+        return '<img class="figure" loading="lazy" width="{}" height="{}" alt="{}" src="data:image/png;base64,{}">'.format(
+            *size, html.escape(text), data["image/png"].replace("\n", "")
+        )
+    if "text/html" in data:
+        return SCROLL + re.sub(r"<style.*?</style>", "", data["text/html"], flags=re.DOTALL) + "</div>"
+    return f'<div class="output"><pre>{html.escape(output.get("text") or data["text/plain"])}</pre></div>'
+
+
+def build_page(path: str) -> tuple[str, set[str]]:
+    """Return the page of a file, and the files it links to."""
+    notebook = read(path)
+    texts = [render_text(cell.source) if cell.cell_type == "markdown" else f"<!--{n}-->" for n, cell in enumerate(notebook.cells)]
+    body = BeautifulSoup("\n".join(texts), "html.parser")
+    mark_headings(body)
+    tidy(body)
+    linked = set(follow_links(body, path))
+    if path == "README.md":
+        make_front(body)
+    # Code is put in last: parsing its colours takes longer than all the rest.
+    whole = re.sub(r"<!--(\d+)-->", lambda found: render_code(notebook.cells[int(found[1])]), str(body))
+    shelf = find_lessons(posixpath.dirname(path)) if path.endswith(".ipynb") else []
+    place = shelf.index(path) if path in shelf else 0
+    page = template().render(
+        path=path,
+        title=body.h1.get_text(),
+        body=whole,
+        contents=body.find_all(["h2", "h3"], id=True),
+        menu=MENU,
+        link=functools.partial(link, page=path),
+        root=posixpath.relpath(".", posixpath.dirname(address(path)) or "."),
+        before=shelf[place - 1] if place else None,
+        after=shelf[place + 1] if place + 1 < len(shelf) else None,
+        title_of=title_of,
+    )
+    return page, linked
+
+
+@functools.cache
+def template() -> jinja2.Template:
+    """Return the frame of a page."""
+    return jinja2.Environment(loader=jinja2.FileSystemLoader(THEME), trim_blocks=True).get_template("page.html.j2")
+
+
+@functools.cache
+def title_of(path: str) -> str:
+    """Return the title of a notebook, led by its number."""
+    text = "\n".join(cell.source for cell in read(path).cells if cell.cell_type == "markdown")
+    return f"{posixpath.basename(path)[:2]} {re.search(r'^# (.+)', text, re.M)[1]}"
+
+
+def mark_headings(body: BeautifulSoup) -> None:
+    """Give every heading a name to link to, as GitHub makes it, and the link."""
+    taken: set[str] = set()
+    for heading in body.find_all(re.compile("^h[1-6]$")):
+        slug = name = re.sub(r"[^\w\- ]", "", heading.get_text().lower()).strip().replace(" ", "-")
+        while name in taken:
+            name += "-1"
+        taken.add(name)
+        heading["id"] = name
+        mark = body.new_tag("a", attrs={"class": "anchor", "href": f"#{name}", "aria-label": f"Link to {slug}"})
+        heading.append(mark)
+
+
+def tidy(body: BeautifulSoup) -> None:
+    """Let wide things scroll in their own box, and leave pictures of other hosts out."""
+    for table in body.find_all("table"):
+        table.wrap(body.new_tag("div", attrs={"class": "scroll", "tabindex": "0"}))
+    for block in body.find_all("pre"):
+        block["tabindex"] = "0"
+    for image in body.find_all("img"):
+        if urlsplit(image["src"]).netloc:  # a badge
+            image.parent["class"] = "badge"
+            image.replace_with(image.get("alt", ""))
+
+
+def follow_links(body: BeautifulSoup, path: str) -> Iterator[str]:
+    """Let links to files of the repository lead to their pages; name these files."""
+    for tag in body.find_all(["a", "img"]):
+        key = "href" if tag.name == "a" else "src"
+        to = urlsplit(tag.get(key, ""))
+        file = posixpath.normpath(posixpath.join(posixpath.dirname(path), to.path))
+        if to.scheme or not to.path or not (ROOT / file).exists():
+            continue
+        file = posixpath.join(file, "README.md") if (ROOT / file).is_dir() else file
+        tag[key] = link(file + (f"#{to.fragment}" if to.fragment else ""), path)
+        yield file
+
+
+def make_front(body: BeautifulSoup) -> None:
+    """Turn the beginning of the README into what fills the first screen, and its table of lessons into cards."""
+    table = body.find(class_="scroll")
+    hero = body.new_tag("div", attrs={"class": "hero"})
+    opening = list(table.find_previous_siblings())[::-1]
+    opening[0].insert_before(hero)
+    hero.extend(opening)
+    begin = f'<p class="begin"><a href="{link(find_lessons()[0], "README.md")}">Begin with lesson 01</a>'
+    begin += f'<a href="{link("notebooks/README.md", "README.md")}">Find your way</a></p>'
+    hero.p.insert_after(BeautifulSoup(begin, "html.parser"))
+    cards = body.new_tag("div", attrs={"class": "cards", "id": "lessons"})
+    table.replace_with(cards)
+    for row in table.find_all("tr")[1:]:
+        name, what, read_, run, colab = row.find_all("td")
+        card = body.new_tag("div", attrs={"class": "card"})
+        cards.append(card)
+        for tag, cell in (("h3", name), ("p", what)):
+            cell.name = tag
+            card.append(cell)
+        note = body.new_tag("p", attrs={"class": "note"})
+        note.append(f"{read_.get_text()} min to read, {run.get_text()} to run ")
+        note.append(colab.a)
+        card.append(note)
+
+
+def build(site: Path = SITE) -> int:
+    """Build the site anew, search index included, and return the number of its pages."""
+    shutil.rmtree(site, ignore_errors=True)
+    waiting, done = {*FIRST, *find_lessons(), *find_lessons("notebooks/solutions")}, set()
+    while waiting:
+        path = waiting.pop()
+        done.add(path)
+        target = site / address(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if address(path) == path:
+            shutil.copy(ROOT / path, target)
+            continue
+        page, linked = build_page(path)
+        target.write_text(page, encoding="utf-8")
+        waiting |= linked - done
+    shutil.copy(THEME / "style.css", site)
+    subprocess.run([sys.executable, "-m", "pagefind", "--site", site, "--quiet"], check=True)
+    return len(done)
+
+
+if __name__ == "__main__":
+    print(f"{build()} pages; to read them: python -m http.server --directory {os.path.relpath(SITE)}")
