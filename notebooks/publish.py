@@ -1,8 +1,8 @@
-"""Write where the lessons live on GitHub into all that names it: badges, setup cells, the package's metadata.
+"""Write what follows from the rest into all that holds it: where the lessons live, setup cells, alternative texts.
 
 ``python notebooks/publish.py owner/name`` does so; ``make publish REPOSITORY=owner/name`` calls it. The
-setting itself is kept in ``pyproject.toml``. With no name it stays, and what has drifted from it, or from
-``SETUP_CELL``, is written anew.
+setting itself is kept in ``pyproject.toml``. With no name it stays, and what has drifted from it, from
+``SETUP_CELL`` or from the text below a figure is written anew.
 """
 
 import argparse
@@ -13,6 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import nbformat
+from bs4 import BeautifulSoup
+from nbconvert.filters import markdown2html
+from nbformat import NotebookNode
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -77,6 +80,12 @@ def colab_url(repository: str, notebook: str = "") -> str:
     return f"{COLAB}{repository}/blob/main/{notebook}"
 
 
+def site_url(repository: str) -> str:
+    """Return where GitHub Pages shows the site of a repository."""
+    owner, _, name = repository.partition("/")
+    return f"https://{owner.lower()}.github.io/{name}/"
+
+
 def publish_notebook(path: Path, root: Path, repository: str) -> str:
     """Return a notebook with its badge and setup cell."""
     notebook = nbformat.read(path, as_version=4)
@@ -85,6 +94,7 @@ def publish_notebook(path: Path, root: Path, repository: str) -> str:
         raise ValueError(f"{path.name} has no setup cell: give its first code cell the id {SETUP_CELL_ID!r}")
     setup[0].source = setup_cell(path.stem, repository)
     first.source = lead_badges(first.source, colab_url(repository, path.relative_to(root).as_posix()))
+    describe_figures(notebook)
     return nbformat.writes(notebook) + "\n"
 
 
@@ -95,6 +105,21 @@ def setup_cell(name: str, repository: str) -> str:
     return cell.replace("hpo_helpers @", f"hpo_helpers[{extra}] @") if extra else cell
 
 
+def describe_figures(notebook: NotebookNode) -> None:
+    """Give each figure, in place, the first paragraph of the text below it as its alternative text.
+
+    It goes where nbconvert, and what builds on it, looks for it. JupyterLab 4.6 does not look.
+    """
+    below = ""
+    for cell in reversed(notebook.cells):
+        below = cell.source if cell.cell_type == "markdown" else below
+        for output in cell.get("outputs", []):
+            if "image/png" in output.get("data", {}):
+                paragraph = BeautifulSoup(markdown2html(below), "html.parser").p
+                text = " ".join(paragraph.get_text().split()) if paragraph else ""
+                output.metadata = nbformat.from_dict({"image/png": {"alt": text}})
+
+
 def lead_badges(text: str, url: str) -> str:
     """Let Colab's badges in a text lead to `url`."""
     return re.sub(r"(\[!\[Open in Colab\]\([^)]*\)\])\([^)]*\)", rf"\1({url})", text)
@@ -103,7 +128,8 @@ def lead_badges(text: str, url: str) -> str:
 def publish_readme(text: str, repository: str) -> str:
     """Return the README, each of its badges leading to the lesson of its line."""
     actions = f"https://github.com/{repository}/actions/workflows/ci.yml"
-    tests = f"[![tests]({actions}/badge.svg)]({actions})\n" if repository else ""
+    site = f"[Read the lessons as a site]({site_url(repository)})"
+    tests = f"[![tests]({actions}/badge.svg)]({actions}) {site}\n" if repository else ""
     text = re.sub(r"(<!-- badges -->\n)(?:\[!\[tests\].*\n)?", rf"\1{tests}", text)
     lines = []
     for line in text.splitlines():
@@ -114,15 +140,16 @@ def publish_readme(text: str, repository: str) -> str:
 
 def publish_pyproject(text: str, repository: str) -> str:
     """Return ``pyproject.toml`` with the repository's address, or without."""
-    text = re.sub(r'\[project\.urls\]\nRepository = ".*"\n\n', "", text)
-    address = f'[project.urls]\nRepository = "https://github.com/{repository}"\n\n' if repository else ""
+    text = re.sub(r'\[project\.urls\]\n(\w+ = ".*"\n)+\n', "", text)
+    urls = f'Repository = "https://github.com/{repository}"\nDocumentation = "{site_url(repository)}"\n'
+    address = f"[project.urls]\n{urls}\n" if repository else ""
     return text.replace("[project.optional-dependencies]", f"{address}[project.optional-dependencies]", 1)
 
 
 def publish_citation(text: str, repository: str) -> str:
     """Return ``CITATION.cff`` with the repository's address, or without."""
-    text = re.sub(r"^repository-code: .*\n", "", text, flags=re.MULTILINE)
-    address = f"repository-code: https://github.com/{repository}\n" if repository else ""
+    text = re.sub(r"^(repository-code|url): .*\n", "", text, flags=re.MULTILINE)
+    address = f"repository-code: https://github.com/{repository}\nurl: {site_url(repository)}\n" if repository else ""
     return re.sub(r"^(version: .*\n)", rf"\1{address}", text, flags=re.MULTILINE)
 
 

@@ -13,7 +13,6 @@ import asyncio
 import contextlib
 import copy
 import csv
-import logging
 import os
 import re
 import signal
@@ -24,13 +23,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
-from bs4 import BeautifulSoup
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbconvert import HTMLExporter
 from nbformat import NotebookNode
+from publish import describe_figures
 from surroundings import leave_clouds
 from traitlets import default
 
@@ -195,6 +194,7 @@ def normalise(notebook: NotebookNode) -> None:
                 output.execution_count = number
             if "metadata" in output:
                 output.metadata = NotebookNode()
+    describe_figures(notebook)
 
 
 def is_kept(output: NotebookNode) -> bool:
@@ -210,23 +210,11 @@ def to_html(notebook: NotebookNode) -> str:
     title = re.search(r"^# (.+)", "\n".join(cell.source for cell in text), re.MULTILINE)
     for cell in text:
         cell.source = re.sub(r"(\]\((?!\w+:)[^)#\s]+)\.ipynb", r"\1.html", cell.source)
-    # nbconvert warns of the alternative texts that are added below.
-    logging.getLogger("traitlets").setLevel(logging.ERROR)
+    describe_figures(page)
     resources = {"metadata": {"name": title[1] if title else "Notebook"}}
-    # Not embed_images: it closes every tag at once, so that <sub> and <details> hold nothing.
-    html, _ = HTMLExporter().from_notebook_node(page, resources)
-    return describe_figures(html)
-
-
-def describe_figures(html: str) -> str:
-    """Give each figure, as its alternative text, the paragraph that follows it."""
-    page = BeautifulSoup(html, "html.parser")
-    for image in page.select(".jp-OutputArea-output img"):
-        text = image.find_next(class_="jp-MarkdownCell")
-        paragraph = text and text.find("p")
-        if paragraph:
-            image["alt"] = " ".join(paragraph.get_text().split())
-    return str(page)
+    # This template reads the alternative texts. Not embed_images: it closes every tag at once, so that <sub> and
+    # <details> hold nothing.
+    return HTMLExporter(template_name="classic").from_notebook_node(page, resources)[0]
 
 
 def replace_file(path: Path, text: str) -> None:

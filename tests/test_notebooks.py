@@ -105,7 +105,7 @@ def page_of(path: Path) -> BeautifulSoup:
 def test_every_figure_of_the_page_has_an_alternative_text_that_says_what_to_see(path: Path) -> None:
     cells = runner.code_cells(nbformat.read(path, as_version=4))
     n_figures = sum(len(comparison.pictures(cell.outputs)) for cell in cells)
-    texts = [image.get("alt", "") for image in page_of(path).select(".jp-OutputArea-output img")]
+    texts = [image.get("alt", "") for image in page_of(path).select(".output_png img")]
     assert len(texts) == n_figures
     assert [text for text in texts if len(text.split()) < 5 or text.startswith("No description")] == []
     assert all(image.get("alt") for image in page_of(path).find_all("img")), "the badge, for one"

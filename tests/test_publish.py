@@ -47,9 +47,12 @@ def test_the_name_is_written_into_badges_setup_cells_and_metadata(checkout: Path
         assert 'REPOSITORY = "ann/tuning"  #' in setup.source
     address = "https://github.com/ann/tuning"
     project = tomllib.loads((checkout / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert project["urls"] == {"Repository": address}
-    assert yaml.safe_load((checkout / "CITATION.cff").read_text(encoding="utf-8"))["repository-code"] == address
-    assert f"[![tests]({address}/actions/" in (checkout / "README.md").read_text(encoding="utf-8")
+    site = "https://ann.github.io/tuning/"
+    assert project["urls"] == {"Repository": address, "Documentation": site}
+    citation = yaml.safe_load((checkout / "CITATION.cff").read_text(encoding="utf-8"))
+    assert (citation["repository-code"], citation["url"]) == (address, site)
+    readme = (checkout / "README.md").read_text(encoding="utf-8")
+    assert f"[![tests]({address}/actions/" in readme and f"]({site})" in readme
     assert publisher.read_repository(checkout) == "ann/tuning"
 
 
