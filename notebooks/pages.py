@@ -29,6 +29,7 @@ from bs4 import BeautifulSoup
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from publish import SETUP_CELL_ID
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
@@ -102,9 +103,11 @@ def describe_package() -> str:
             is_ours = home.startswith(name) and not key.startswith("_") and inspect.getdoc(value)
             if callable(value) and is_ours and not (inspect.isclass(value) and issubclass(value, Exception)):
                 signature = f"```python\n{key}{inspect.signature(value)}\n```"
-                sections = re.sub(r"^(\w+)\n-{3,}$", r"**\1**\n", inspect.getdoc(value), flags=re.M)
-                text += f"\n\n### {key}\n\n{signature}\n\n{sections}"
-    return text
+                text += f"\n\n### {key}\n\n{signature}\n\n{inspect.getdoc(value)}"
+    # numpydoc's sections, its lists and its blocks of code, in Markdown.
+    text = re.sub(r"^(\w+)\n-{3,}$", r"**\1**\n", text, flags=re.M)
+    text = re.sub(r"^(\w[\w ,.*\[\]]*)\n {4}(?=\S)", r"- **\1**: ", text, flags=re.M)
+    return text.replace("::\n", ":\n")
 
 
 def render_text(text: str) -> str:
@@ -115,6 +118,8 @@ def render_text(text: str) -> str:
 def render_code(cell: NotebookNode) -> str:
     """Return a code cell and its outputs as HTML."""
     code = highlight(cell.source, PythonLexer(), HtmlFormatter(cssclass="highlight", wrapcode=True))
+    if cell.id == SETUP_CELL_ID:
+        code = f"<details><summary>Setup, for Colab</summary>{code}</details>"
     return f'<div class="cell">{code}{"".join(map(render_output, cell.outputs))}</div>'.replace("<pre>", PRE)
 
 
@@ -124,9 +129,8 @@ def render_output(output: NotebookNode) -> str:
     if "image/png" in data:
         text = output.metadata.get("image/png", {}).get("alt", "")
         size = [int.from_bytes(base64.b64decode(data["image/png"])[at : at + 4], "big") for at in (16, 20)]
-        return '<img class="figure" loading="lazy" width="{}" height="{}" alt="{}" src="data:image/png;base64,{}">'.format(
-            *size, html.escape(text), data["image/png"].replace("\n", "")
-        )
+        look = 'width="{}" height="{}" alt="{}"'.format(*size, html.escape(text))
+        return f'<img {look} src="data:image/png;base64,{data["image/png"].strip()}">'
     if "text/html" in data:
         return SCROLL + re.sub(r"<style.*?</style>", "", data["text/html"], flags=re.DOTALL) + "</div>"
     return f'<div class="output"><pre>{html.escape(output.get("text") or data["text/plain"])}</pre></div>'
@@ -220,7 +224,7 @@ def make_front(body: BeautifulSoup) -> None:
     opening[0].insert_before(hero)
     hero.extend(opening)
     begin = f'<p class="begin"><a href="{link(find_lessons()[0], "README.md")}">Begin with lesson 01</a>'
-    begin += f'<a href="{link("notebooks/README.md", "README.md")}">Find your way</a></p>'
+    begin += f'<a href="{link("notebooks/README.md", "README.md")}">Map and glossary</a></p>'
     hero.p.insert_after(BeautifulSoup(begin, "html.parser"))
     cards = body.new_tag("div", attrs={"class": "cards", "id": "lessons"})
     table.replace_with(cards)
@@ -232,7 +236,7 @@ def make_front(body: BeautifulSoup) -> None:
             cell.name = tag
             card.append(cell)
         note = body.new_tag("p", attrs={"class": "note"})
-        note.append(f"{read_.get_text()} min to read, {run.get_text()} to run ")
+        note.append(f"{read_.get_text()} min to read, {run.get_text()} to run")
         note.append(colab.a)
         card.append(note)
 

@@ -32,7 +32,7 @@ def project(tmp_path: Path) -> Path:
     """A checkout with no lessons yet, at a path that is not easy."""
     folder = tmp_path / "a chäckout" / "notebooks"
     folder.mkdir(parents=True)
-    for name in ("run.py", "conftest.py", "surroundings.py"):
+    for name in ("run.py", "conftest.py", "publish.py", "surroundings.py"):
         shutil.copy(NOTEBOOKS / name, folder)
     return folder.parent
 
