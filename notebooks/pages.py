@@ -132,7 +132,8 @@ def render_output(output: NotebookNode) -> str:
         look = 'width="{}" height="{}" alt="{}"'.format(*size, html.escape(text))
         return f'<img {look} src="data:image/png;base64,{data["image/png"].strip()}">'
     if "text/html" in data:
-        return SCROLL + re.sub(r"<style.*?</style>", "", data["text/html"], flags=re.DOTALL) + "</div>"
+        table = re.sub(r"<style.*?</style>", "", data["text/html"], flags=re.DOTALL)
+        return f"{SCROLL}{table}</div>".replace("<th></th>", "<td></td>")
     return f'<div class="output"><pre>{html.escape(output.get("text") or data["text/plain"])}</pre></div>'
 
 
@@ -148,10 +149,12 @@ def build_page(path: str) -> tuple[str, set[str]]:
         make_front(body)
     # Code is put in last: parsing its colours takes longer than all the rest.
     whole = re.sub(r"<!--(\d+)-->", lambda found: render_code(notebook.cells[int(found[1])]), str(body))
-    shelf = find_lessons(posixpath.dirname(path)) if path.endswith(".ipynb") else []
-    place = shelf.index(path) if path in shelf else 0
+    folder = posixpath.dirname(path) if path.endswith(".ipynb") else ""
+    shelf = find_lessons(folder) if folder else [path]
+    place = shelf.index(path)
     page = template().render(
         path=path,
+        shelf=folder,
         title=body.h1.get_text(),
         body=whole,
         contents=body.find_all(["h2", "h3"], id=True),
@@ -195,6 +198,8 @@ def tidy(body: BeautifulSoup) -> None:
     """Let wide things scroll in their own box, and leave pictures of other hosts out."""
     for table in body.find_all("table"):
         table.wrap(body.new_tag("div", attrs={"class": "scroll", "tabindex": "0"}))
+    for cell in body.select("th:empty"):
+        cell.name = "td"  # a head that says nothing
     for block in body.find_all("pre"):
         block["tabindex"] = "0"
     for image in body.find_all("img"):
@@ -223,6 +228,7 @@ def make_front(body: BeautifulSoup) -> None:
     opening = list(table.find_previous_siblings())[::-1]
     opening[0].insert_before(hero)
     hero.extend(opening)
+    hero.img.parent["tabindex"] = "0"
     begin = f'<p class="begin"><a href="{link(find_lessons()[0], "README.md")}">Begin with lesson 01</a>'
     begin += f'<a href="{link("notebooks/README.md", "README.md")}">Map and glossary</a></p>'
     hero.p.insert_after(BeautifulSoup(begin, "html.parser"))
@@ -232,7 +238,7 @@ def make_front(body: BeautifulSoup) -> None:
         name, what, read_, run, colab = row.find_all("td")
         card = body.new_tag("div", attrs={"class": "card"})
         cards.append(card)
-        for tag, cell in (("h3", name), ("p", what)):
+        for tag, cell in (("h2", name), ("p", what)):
             cell.name = tag
             card.append(cell)
         note = body.new_tag("p", attrs={"class": "note"})

@@ -9,6 +9,8 @@ ALLOWED_SKIPS: dict[str, str] = {
     "tests/test_environment.py::test_make_": "they run make, which a conda user may lack",
     "tests/test_colab.py": "it installs from a package index, which a machine with no network cannot reach",
     "tests/test_dashboard.py::test_the_": "two of them open a page in Chromium or Chrome, which not every machine has",
+    "tests/test_site.py::test_search_": "it opens pages in Chromium or Chrome, which not every machine has",
+    "tests/test_site.py::test_no_page_": "it opens pages in Chromium or Chrome, which not every machine has",
 }
 
 # A shell in the background lets programs ignore Ctrl-C, and all that they start, and some tests send it.
