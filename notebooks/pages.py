@@ -37,6 +37,7 @@ from pygments.lexers import PythonLexer
 ROOT = Path(__file__).resolve().parents[1]
 THEME = Path(__file__).parent / "theme"
 SITE = ROOT / "build" / "site"
+FRAME = jinja2.Environment(loader=jinja2.FileSystemLoader(THEME), trim_blocks=True).get_template("page.html.j2")
 
 #: The pages to begin with; whatever they link to follows.
 FIRST = ["README.md", "notebooks/README.md", "data/README.md", "benchmarks/README.md", "hpo_helpers/README.md"]
@@ -76,25 +77,20 @@ def link(to: str, page: str) -> str:
 
 def read(path: str) -> NotebookNode:
     """Return a file as a notebook, whatever it is."""
-    if path == "hpo_helpers/README.md":
-        return new_notebook(cells=[new_markdown_cell(describe_package())])
-    text = (ROOT / path).read_text(encoding="utf-8")
     if path.endswith(".ipynb"):
-        return nbformat.reads(text, as_version=4)
+        return nbformat.read(ROOT / path, as_version=4)
+    text = describe_package() if path == "hpo_helpers/README.md" else (ROOT / path).read_text(encoding="utf-8")
     if path.endswith(".md"):
         return new_notebook(cells=[new_markdown_cell(text)])
-    title = new_markdown_cell(f"# {posixpath.basename(path)}")
-    is_code = path.endswith(".py")
-    return new_notebook(
-        cells=[title, new_code_cell(text) if is_code else new_markdown_cell(f"<pre>{html.escape(text)}</pre>")]
-    )
+    shown = new_code_cell(text) if path.endswith(".py") else new_markdown_cell(f"<pre>{html.escape(text)}</pre>")
+    return new_notebook(cells=[new_markdown_cell(f"# {posixpath.basename(path)}"), shown])
 
 
 def describe_package() -> str:
     """Return, in Markdown, the docstrings of every module that a lesson imports."""
     cells = [cell for path in find_lessons() for cell in read(path).cells if cell.cell_type == "code"]
     names = {name for cell in cells for name in re.findall(r"^from (hpo_helpers\.[\w.]+) import", cell.source, re.M)}
-    text = "# What the lessons import\n\nThe package holds data, plumbing and pictures. The methods stand in the lessons."
+    text = "# What the lessons import\n\nThe package holds data, plumbing and pictures; methods stand in the lessons."
     for name in sorted(names):
         module = importlib.import_module(name)
         text += f"\n\n## {name}\n\n{inspect.getdoc(module)}"
@@ -132,7 +128,7 @@ def render_output(output: NotebookNode) -> str:
         look = 'width="{}" height="{}" alt="{}"'.format(*size, html.escape(text))
         return f'<img {look} src="data:image/png;base64,{data["image/png"].strip()}">'
     if "text/html" in data:
-        table = re.sub(r"<style.*?</style>", "", data["text/html"], flags=re.DOTALL)
+        table = re.sub(r'<style.*?</style>| border="1"', "", data["text/html"], flags=re.DOTALL)
         return f"{SCROLL}{table}</div>".replace("<th></th>", "<td></td>")
     return f'<div class="output"><pre>{html.escape(output.get("text") or data["text/plain"])}</pre></div>'
 
@@ -140,19 +136,20 @@ def render_output(output: NotebookNode) -> str:
 def build_page(path: str) -> tuple[str, set[str]]:
     """Return the page of a file, and the files it links to."""
     notebook = read(path)
-    texts = [render_text(cell.source) if cell.cell_type == "markdown" else f"<!--{n}-->" for n, cell in enumerate(notebook.cells)]
+    # Code is put in last, where a comment holds its place: parsing its colours takes longer than all the rest.
+    is_text = [cell.cell_type == "markdown" for cell in notebook.cells]
+    texts = [render_text(notebook.cells[n].source) if text else f"<!--{n}-->" for n, text in enumerate(is_text)]
     body = BeautifulSoup("\n".join(texts), "html.parser")
     mark_headings(body)
     tidy(body)
     linked = set(follow_links(body, path))
     if path == "README.md":
         make_front(body)
-    # Code is put in last: parsing its colours takes longer than all the rest.
     whole = re.sub(r"<!--(\d+)-->", lambda found: render_code(notebook.cells[int(found[1])]), str(body))
     folder = posixpath.dirname(path) if path.endswith(".ipynb") else ""
-    shelf = find_lessons(folder) if folder else [path]
+    shelf = [None, *(find_lessons(folder) if folder else [path]), None]
     place = shelf.index(path)
-    page = template().render(
+    page = FRAME.render(
         path=path,
         shelf=folder,
         title=body.h1.get_text(),
@@ -161,17 +158,11 @@ def build_page(path: str) -> tuple[str, set[str]]:
         menu=MENU,
         link=functools.partial(link, page=path),
         root=posixpath.relpath(".", posixpath.dirname(address(path)) or "."),
-        before=shelf[place - 1] if place else None,
-        after=shelf[place + 1] if place + 1 < len(shelf) else None,
+        before=shelf[place - 1],
+        after=shelf[place + 1],
         title_of=title_of,
     )
     return page, linked
-
-
-@functools.cache
-def template() -> jinja2.Template:
-    """Return the frame of a page."""
-    return jinja2.Environment(loader=jinja2.FileSystemLoader(THEME), trim_blocks=True).get_template("page.html.j2")
 
 
 @functools.cache
@@ -214,11 +205,10 @@ def follow_links(body: BeautifulSoup, path: str) -> Iterator[str]:
         key = "href" if tag.name == "a" else "src"
         to = urlsplit(tag.get(key, ""))
         file = posixpath.normpath(posixpath.join(posixpath.dirname(path), to.path))
-        if to.scheme or not to.path or not (ROOT / file).exists():
-            continue
         file = posixpath.join(file, "README.md") if (ROOT / file).is_dir() else file
-        tag[key] = link(file + (f"#{to.fragment}" if to.fragment else ""), path)
-        yield file
+        if to.path and not to.scheme and (ROOT / file).is_file():
+            tag[key] = link(file + (f"#{to.fragment}" if to.fragment else ""), path)
+            yield file
 
 
 def make_front(body: BeautifulSoup) -> None:
@@ -232,19 +222,14 @@ def make_front(body: BeautifulSoup) -> None:
     begin = f'<p class="begin"><a href="{link(find_lessons()[0], "README.md")}">Begin with lesson 01</a>'
     begin += f'<a href="{link("notebooks/README.md", "README.md")}">Map and glossary</a></p>'
     hero.p.insert_after(BeautifulSoup(begin, "html.parser"))
-    cards = body.new_tag("div", attrs={"class": "cards", "id": "lessons"})
-    table.replace_with(cards)
-    for row in table.find_all("tr")[1:]:
-        name, what, read_, run, colab = row.find_all("td")
-        card = body.new_tag("div", attrs={"class": "card"})
-        cards.append(card)
-        for tag, cell in (("h2", name), ("p", what)):
-            cell.name = tag
-            card.append(cell)
-        note = body.new_tag("p", attrs={"class": "note"})
-        note.append(f"{read_.get_text()} min to read, {run.get_text()} to run")
-        note.append(colab.a)
-        card.append(note)
+    for badge in hero.select("p:has(> .badge)"):
+        badge.decompose()
+    cards = "".join(
+        f'<div class="card"><h2>{name.decode_contents()}</h2><p>{what.decode_contents()}</p><p class="note">'
+        f"<span>{reading.text} min to read, {running.text} to run</span>{colab.a}</p></div>"
+        for name, what, reading, running, colab in (row.find_all("td") for row in table.find_all("tr")[1:])
+    )
+    table.replace_with(BeautifulSoup(f'<div class="cards" id="lessons">{cards}</div>', "html.parser"))
 
 
 def build(site: Path = SITE) -> int:
