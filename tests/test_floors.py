@@ -24,6 +24,8 @@ MAY_KNOW = {
     "resuming": set(),
     "replay_mnist": {"curves", "spaces", "train_mnist"},
     "train_mnist": {"mxnet_compat", "datasets"},
+    "train_mnist_torch": {"datasets"},
+    "live": {"jobs", "jobs.cluster", "jobs.local", "train_mnist", "train_mnist_torch"},
     "jobs": set(),
     "jobs.local": {"jobs"},
     "jobs.cluster": {"jobs"},
@@ -40,7 +42,7 @@ MAY_KNOW = {
 }
 #: What these are for is to use such a library.
 OF_A_LIBRARY = ("plotting", "gaussian_process", "mxnet_compat", "monitor", "cluster")
-HEAVY = {"mxnet", "matplotlib", "boto3", "moto", "azure", "inspyred", "sklearn", "scipy", "pooch", "joblib", "distributed"}
+HEAVY = {"mxnet", "torch", "matplotlib", "boto3", "moto", "azure", "inspyred", "sklearn", "scipy", "pooch", "joblib", "distributed"}
 
 
 #: Folders whose files count as one module.
