@@ -32,6 +32,7 @@ def read(name: str) -> str:
 project = tomllib.loads(read("pyproject.toml"))["project"]
 base = [Requirement(line) for line in project["dependencies"]]
 extras = {name: [Requirement(line) for line in lines] for name, lines in project["optional-dependencies"].items()}
+by_hand = extras.pop("torch")  # make leaves it out
 declared = base + [requirement for requirements in extras.values() for requirement in requirements]
 pins = [Requirement(line) for line in read("constraints.txt").splitlines() if not line.startswith("#")]
 
@@ -102,7 +103,7 @@ def test_what_the_package_imports_is_what_it_asks_for() -> None:
         for requirement in extras[extra]
     }
     # The first three come with boto3, flask and distributed; a notebook has the next; the last runs on Azure alone.
-    others = {"botocore", "werkzeug", "dask", "IPython", "mlflow"}
+    others = {"botocore", "werkzeug", "dask", "IPython", "mlflow", *(requirement.name for requirement in by_hand)}
     assert imported - names - in_extras <= others
     # Optuna imports cmaes, a command starts the dashboard, and lessons import scikit-learn.
     assert names - imported <= {"cmaes", "optuna_dashboard", "sklearn"}
