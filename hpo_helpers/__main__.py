@@ -18,12 +18,16 @@ TRAINING_TIMEOUT = 120
 #: The extras that few lessons need.
 EXTRAS = {"evolution": "07, 11", "cluster": "10", "aws": "11", "azure": "12"}
 
-TRAIN_ONE_EPOCH = """
-from hpo_helpers.mxnet_compat import mx
-from hpo_helpers.train_mnist import train
+#: What lessons train with: the first of these that is installed.
+TWINS = {"mxnet": ("MXNet", "train_mnist"), "torch": ("PyTorch", "train_mnist_torch")}
 
-(metrics,) = train(epochs=1)
-print(f"{mx.__version__}, one epoch of training in {metrics['seconds']:.1f} s", end="")
+TRAIN_ONE_EPOCH = """
+import importlib, sys
+
+framework, twin = sys.argv[1:]
+(metrics,) = importlib.import_module(f"hpo_helpers.{twin}").train(epochs=1)
+version = sys.modules[framework].__version__
+print(f"{version}, one epoch of training in {metrics['seconds']:.1f} s", end="")
 """
 
 
@@ -101,39 +105,45 @@ def _check_data():
     return Finding("data", f"MNIST and {len(loaders) - 1} recordings read")
 
 
-def _check_mxnet():
+def _check_training():
     """Train for one epoch, in a process of its own: MXNet may take it down."""
     system = platform.system()
     is_packaged = system == "Linux" or (system, platform.machine()) == ("Darwin", "x86_64")
-    if importlib.util.find_spec("mxnet") is None and not is_packaged:
-        return Finding("MXNet", "none for this system; the lessons run on recorded training")
-    command = [sys.executable, "-c", TRAIN_ONE_EPOCH]
+    framework = next(filter(importlib.util.find_spec, TWINS), "mxnet" if is_packaged else None)
+    if framework is None:
+        said = "none for this system; the lessons run on recorded training, or train by `pip install torch`"
+        return Finding("MXNet", said)
+    subject, twin = TWINS[framework]
+    command = [sys.executable, "-c", TRAIN_ONE_EPOCH, framework, twin]
     try:
         process = subprocess.run(command, capture_output=True, text=True, timeout=TRAINING_TIMEOUT)
     except subprocess.TimeoutExpired:
         said = f"still training after {TRAINING_TIMEOUT} s"
-        return Finding("MXNet", said, "end other programs and try again")
+        return Finding(subject, said, "end other programs and try again")
     if process.returncode == 0:
-        return Finding("MXNet", process.stdout)
-    again = "run `pip install --force-reinstall --no-deps mxnet`"
+        return Finding(subject, process.stdout)
+    again = f"run `pip install --force-reinstall --no-deps {framework}`"
     to_do = f"it ended with code {process.returncode}: {again}"
     if process.stderr.strip():
         to_do = process.stderr.strip().splitlines()[-1].removeprefix("ImportError: ")
-    return Finding("MXNet", "cannot train here", to_do)
+    return Finding(subject, "cannot train here", to_do)
 
 
-def _check_lessons(mxnet):
-    """Say which lessons train here, after what was found about MXNet."""
+def _check_lessons(training):
+    """Say which lessons train here, after what was found about training."""
     folder = Path(__file__).resolve().parents[1] / "notebooks"
     lessons = sorted(folder.glob("[0-9]*.ipynb"))
-    live = [path.stem[:2] for path in lessons if "HAS_MXNET" in path.read_text(encoding="utf-8")]
+    asks = ("HAS_MXNET", "find_train")[training.subject == "PyTorch" :]
+    texts = {path.stem[:2]: path.read_text(encoding="utf-8") for path in lessons}
+    live = ", ".join(lesson for lesson, text in texts.items() if any(name in text for name in asks))
     if not lessons:
         return Finding("lessons", "not here; they are in the folder notebooks/ of the course")
-    if importlib.util.find_spec("mxnet") is None:
+    if not any(map(importlib.util.find_spec, TWINS)):
         return Finding("lessons", f"all {len(lessons)} run, on recorded training")
-    if mxnet.to_do:
-        return Finding("lessons", f"failing where they train, until MXNet is repaired: {', '.join(live)}")
-    return Finding("lessons", f"training here: {', '.join(live)}; the others replay")
+    if training.to_do:
+        said = f"failing where they train, until {training.subject} is repaired: {live}"
+        return Finding("lessons", said)
+    return Finding("lessons", f"training here, with {training.subject}: {live}; the others replay")
 
 
 def _check_machine():
@@ -144,8 +154,8 @@ def _check_machine():
         return  # what follows would fail for the same reason
     yield _check_processors()
     yield _check_data()
-    yield (mxnet := _check_mxnet())
-    yield _check_lessons(mxnet)
+    yield (training := _check_training())
+    yield _check_lessons(training)
 
 
 def main() -> int:

@@ -24,8 +24,8 @@ _PYTHON = f"Python {platform.python_version()} on {platform.system()} ({platform
 _NOT_INSTALLED = (
     f"MXNet is not installed for {_PYTHON}. Its last release, 1.9.1, has wheels for Linux and Intel "
     "Macs: `pip install mxnet`, or, to keep NumPy 2, `pip install --no-deps mxnet` and `pip install "
-    "graphviz requests`. On Windows or Apple silicon, train on Google Colab, in WSL2 or a container. "
-    "Without it every lesson still runs to its end, on recorded learning curves."
+    "graphviz requests`. On Windows or Apple silicon, `pip install torch`: lessons train with it then. "
+    "Without either every lesson still runs to its end, on recorded learning curves."
 )
 
 

@@ -43,7 +43,7 @@ def test_a_sound_machine_is_told_what_will_train(tmp_path: Path) -> None:
     assert subjects[4:] == ["processors", "data", "MXNet", "lessons"]
     assert "one epoch of training in" in result.stdout
     assert f"MNIST and {len(recordings())} recordings read" in result.stdout
-    assert "training here: " in result.stdout and lines[-1] == "This machine is ready."
+    assert "training here, with MXNet: 01" in result.stdout and lines[-1] == "This machine is ready."
 
 
 def test_it_says_which_lessons_need_more_and_nothing_is_wrong_with_that(installed) -> None:
@@ -57,15 +57,25 @@ def test_it_says_which_lessons_need_more_and_nothing_is_wrong_with_that(installe
 
 def test_without_mxnet_it_says_how_to_install_it_where_there_is_one(fake_mxnet, monkeypatch) -> None:
     fake_mxnet("raise ModuleNotFoundError(name='mxnet')")
-    found = check._check_mxnet()
+    found = check._check_training()
     assert found.said == "cannot train here" and found.to_do.startswith("MXNet is not installed")
     assert "pip install" in found.to_do
     monkeypatch.setitem(sys.modules, "mxnet", None)
     monkeypatch.setattr(platform, "system", lambda: "Darwin")
     monkeypatch.setattr(platform, "machine", lambda: "arm64")
-    mxnet = check._check_mxnet()
-    assert not mxnet.to_do and "recorded training" in mxnet.said
-    assert "run, on recorded training" in check._check_lessons(mxnet).said
+    training = check._check_training()
+    assert not training.to_do and "recorded training" in training.said
+    assert "run, on recorded training" in check._check_lessons(training).said
+
+
+def test_where_pytorch_alone_is_installed_its_twin_will_train(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(check.importlib.util, "find_spec", lambda name: "found" if name == "torch" else None)
+    (tmp_path / "torch.py").write_text("raise OSError('libgomp.so.1 is missing')")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(ROOT)]))
+    found = check._check_training()
+    assert found == ("PyTorch", "cannot train here", "OSError: libgomp.so.1 is missing")
+    said = check._check_lessons(found._replace(to_do="")).said
+    assert said.startswith("training here, with PyTorch: 01, 05") and "11" not in said, "which sends MXNet's script"
 
 
 @pytest.mark.parametrize(
@@ -79,7 +89,7 @@ def test_a_broken_mxnet_is_found_and_the_lessons_that_would_fail_are_named(
     source: str, advice: str, fake_mxnet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake_mxnet(source)
-    mxnet = check._check_mxnet()
+    mxnet = check._check_training()
     assert mxnet.said == "cannot train here" and advice in mxnet.to_do
     monkeypatch.setattr(check.importlib.util, "find_spec", lambda name: "found")
     said = check._check_lessons(mxnet).said
@@ -89,7 +99,7 @@ def test_a_broken_mxnet_is_found_and_the_lessons_that_would_fail_are_named(
 def test_training_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check, "TRAIN_ONE_EPOCH", "import time; time.sleep(600)")
     monkeypatch.setattr(check, "TRAINING_TIMEOUT", 0.1)
-    assert check._check_mxnet().to_do == "end other programs and try again"
+    assert check._check_training().to_do == "end other programs and try again"
 
 
 def test_a_package_that_is_missing_or_too_old_is_named_with_the_command(installed, capsys) -> None:

@@ -120,7 +120,7 @@ def test_the_study_is_the_one_of_lesson_05_but_for_its_launcher():
     tuned = re.search(r"tune\(study, .*\)", here).group(0)
     assert tuned.replace("timeout=seconds", "timeout=25") in fifth
     assert "seconds = 25 if place.is_rehearsal" in here and "launch(n_workers=2" in here
-    assert re.search(r'LocalLauncher\(train, n_workers=2, fixed={"seed": 0}\)', fifth)
+    assert re.search(r'new_launcher\(train, n_workers=2, fixed={"seed": 0}\)', fifth)
     assert 'fixed={"seed": 0}' in cell("launcher")
 
 

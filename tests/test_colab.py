@@ -126,4 +126,4 @@ def test_the_setup_cell_replaces_nothing_and_a_lesson_runs(
     assert after[1].startswith(f"ours {runtime.parents[1]}")
     assert after[2] == "missing []", "a lesson imports what the setup cell does not install"
     said = "\n".join(comparison.printed(cell.outputs) for cell in runner.code_cells(notebook))
-    assert "MXNet is not installed" not in said and "packages/sklearn" not in said, "scikit-learn has warned"
+    assert "is installed here" not in said and "packages/sklearn" not in said, "scikit-learn has warned"

@@ -174,7 +174,7 @@ def test_where_mxnet_is_missing_the_error_names_the_platform_and_the_ways_out():
         "on Windows (AMD64)",
         "wheels for Linux and Intel Macs: `pip install mxnet`",
         "`pip install --no-deps mxnet` and `pip install graphviz requests`",
-        "On Windows or Apple silicon, train on Google Colab, in WSL2",
+        "On Windows or Apple silicon, `pip install torch`",
         "recorded learning curves",
     ):
         assert part in error

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 from unittest import mock
 
 import nbformat
@@ -19,7 +20,9 @@ def code_of(path):
     return "\n".join(cell.source for cell in cells if cell.id != publisher.SETUP_CELL_ID)
 
 
-TRAINS = [path for path in LESSONS if "HAS_MXNET" in code_of(path)]
+TRAINS = [path for path in LESSONS if re.search("HAS_MXNET|find_train", code_of(path))]
+#: As if neither were installed.
+HIDE = 'import sys\nsys.modules["mxnet"] = sys.modules["torch"] = None'
 
 
 async def execute(notebook, path):
@@ -29,19 +32,34 @@ async def execute(notebook, path):
 @pytest.mark.parametrize("path", TRAINS, ids=lambda path: path.stem)
 def test_a_lesson_that_trains_runs_to_its_end_without_mxnet_and_says_so(path):
     notebook = nbformat.read(path, as_version=4)
-    notebook.cells.insert(0, new_code_cell('import sys\nsys.modules["mxnet"] = None  # as if it were not installed'))
+    notebook.cells.insert(0, new_code_cell(HIDE))
     with mock.patch.dict(os.environ):
         leave_clouds(os.environ)
         outcome = asyncio.run(execute(notebook, path))
     assert outcome.failure is None
     said = "\n".join(comparison.printed(cell.outputs) for cell in runner.code_cells(notebook))
-    assert "MXNet is not installed here" in said
+    assert "Neither MXNet nor PyTorch is installed here" in said or "MXNet is not installed here" in said
 
 
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
 def test_every_other_lesson_needs_none(path):
     code = code_of(path)
-    assert "HAS_MXNET" in code or not any(name in code for name in TRAINING)
+    assert path in TRAINS or not any(name in code for name in TRAINING)
+
+
+def test_lesson_08_runs_its_folds_and_its_workers_where_no_process_can_fork(tmp_path, monkeypatch):
+    path = next(path for path in LESSONS if path.stem.startswith("08"))
+    (tmp_path / "sitecustomize.py").write_text("import os\ndel os.fork\n")  # as on Windows
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(path.parents[1])]))
+    notebook = nbformat.read(path, as_version=4)
+    ids = [cell.id for cell in notebook.cells]
+    notebook.cells = [*notebook.cells[: ids.index("workers-check") + 1], notebook.cells[ids.index("rehearse")]]
+    before = {cell.id: comparison.printed(cell.outputs) for cell in runner.code_cells(notebook)}
+    outcome = asyncio.run(execute(notebook, path))
+    assert outcome.failure is None
+    after = {cell.id: comparison.printed(cell.outputs) for cell in runner.code_cells(notebook)}
+    changed = [name for name in before if before[name] != after[name]]
+    assert changed == ["dashboard", "rehearse"] and "or this is Windows" in after["rehearse"]
 
 
 def test_the_lesson_that_trains_live_is_among_them():

@@ -1,15 +1,19 @@
 """The PyTorch twin where PyTorch is: test_train_mnist_torch.py runs this file, in an environment that has it."""
 
+import asyncio
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pytest
 import torch
+from notebook_files import LESSONS, comparison, runner
 
+from hpo_helpers import __main__ as check
 from hpo_helpers import train_mnist, train_mnist_torch
 from hpo_helpers.datasets import MNIST, load_mnist, save_npz
 from hpo_helpers.jobs.local import LocalLauncher
@@ -71,6 +75,39 @@ def test_from_the_same_weights_both_twins_learn_the_same(network):
         np.testing.assert_allclose(ours.detach().numpy(), theirs.data().asnumpy(), rtol=0, atol=1e-4)
     ours = evaluate(twin, torch.tensor(images), torch.tensor(labels))
     assert ours == pytest.approx(train_mnist.evaluate(net, mx.nd.array(images), mx.nd.array(labels)), abs=0.005)
+
+
+def test_a_check_of_the_machine_says_that_pytorch_will_train(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mxnet", None)
+    found = check._check_training()
+    assert found.subject == "PyTorch" and found.said.startswith(f"{torch.__version__}, one epoch of training in ")
+
+
+@pytest.mark.parametrize(
+    ("lesson", "cells", "said"),
+    [
+        ("01", ["f5f99617", "4255593b", "live-result"], "Learning rate 0.1: "),
+        ("05", ["a4469460", "c9cb873c", "live-result"], "4 trials took "),
+    ],
+)
+def test_where_mxnet_is_missing_and_nothing_forks_a_lesson_trains_by_the_twin(lesson, cells, said, tmp_path, monkeypatch):
+    """As on Windows; but for the system's own ways, on which nothing of this was ever tried."""
+    (tmp_path / "sitecustomize.py").write_text("import os, sys\ndel os.fork\nsys.modules['mxnet'] = None\n")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(FILE.parents[1])]))
+    (path,) = (path for path in LESSONS if path.stem.startswith(lesson))
+    notebook = nbformat.read(path, as_version=4)
+    kept = {cell.id: cell for cell in runner.code_cells(notebook)}
+    notebook.cells = [kept[name] for name in ("80420446", *cells)]
+    kept[cells[1]].source = kept[cells[1]].source.replace("timeout=25", "n_trials=4")
+    kept[cells[2]].source += "\nprint(type(launcher).__name__)" if lesson == "05" else ""
+
+    async def execute():
+        return await runner.execute(notebook, path.stem, path.parent, asyncio.current_task())
+
+    outcome = asyncio.run(execute())
+    printed = "\n".join(comparison.printed(cell.outputs) for cell in notebook.cells)
+    assert outcome.failure is None and said in printed and "is installed here" not in printed
+    assert lesson == "01" or "ClusterLauncher" in printed
 
 
 def test_a_diverged_network_answers_zero():
