@@ -38,7 +38,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_it_trains_where_pytorch_is(python: str) -> None:
     command = [python, "-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider", HERE / "with_torch.py"]
-    result = subprocess.run(command, capture_output=True, text=True, cwd=HERE.parent, timeout=600)
+    result = subprocess.run(command, capture_output=True, text=True, cwd=HERE.parent, timeout=1200)
     assert result.returncode == 0, result.stdout + result.stderr
 
 
