@@ -71,29 +71,6 @@ def plot_curves(
     return error_axis(ax)
 
 
-def plot_anytime(
-    table: pd.DataFrame, *, until: float | None = None, ax: Axes | None = None
-) -> Axes:
-    """Draw anytime performance: the incumbent's error against time.
-
-    Parameters
-    ----------
-    table
-        One row an incumbent, with the columns ``time`` and ``value``, its error.
-    until
-        The time up to which the last incumbent is drawn, if given.
-    """
-    ax = ax or plt.subplots()[1]
-    steps = {"where": "post", "label": "incumbent", "marker": "o", "markersize": 4}
-    (line,) = ax.step(table["time"], table["value"], **steps)
-    if until is not None:
-        end, value = table[["time", "value"]].iloc[-1]
-        ax.plot([end, until], [value, value], color=line.get_color())
-    ax.set(xlabel="time in seconds", ylabel="validation error of the incumbent")
-    ax.legend()
-    return error_axis(ax)
-
-
 def plot_methods(summary: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Draw anytime performance of methods: medians over seeds, in bands of quartiles.
 
