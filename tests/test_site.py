@@ -44,8 +44,7 @@ def test_every_lesson_and_its_solutions_are_pages_and_the_menu_leads_to_the_rest
 
 
 def test_one_gets_from_each_lesson_to_the_next_and_back_and_to_colab(site, soups):
-    names = [f"{path.stem}.html" for path in LESSONS]
-    lessons = [soups[site / "notebooks" / name] for name in names]
+    lessons = [soups[site / "notebooks" / name] for name in (names := [f"{path.stem}.html" for path in LESSONS])]
     assert [page.select_one('[rel="next"]')["href"] for page in lessons[:-1]] == names[1:]
     assert [page.select_one('[rel="prev"]')["href"] for page in lessons[1:]] == names[:-1]
     assert all(page.select_one('a.badge[href^="https://colab.research.google.com/"]') for page in lessons)
@@ -54,8 +53,7 @@ def test_one_gets_from_each_lesson_to_the_next_and_back_and_to_colab(site, soups
 def test_every_heading_can_be_linked_to_and_every_link_and_anchor_resolves(site, soups):
     names = {path: {tag["id"] for tag in page.find_all(id=True)} for path, page in soups.items()}
     for path, page in soups.items():
-        ids = [tag["id"] for tag in page.find_all(id=True)]
-        assert len(ids) == len(set(ids)), path.name
+        assert len(names[path]) == len(page.find_all(id=True)), f"{path.name}: a name twice"
         assert all(heading.get("id") for heading in page.select("main h2, main h3, main h4") if not heading.a), path
         links = [tag.get("href") or tag.get("src") for tag in page.select("[href], [src]")]
         for to in (urlsplit(link) for link in links if not urlsplit(link).scheme):
