@@ -35,6 +35,7 @@ from hpo_helpers.comparing import anytime
 from hpo_helpers.curves import NoisyCurves
 from hpo_helpers.datasets import load_curves
 from hpo_helpers.jobs.replay import ReplayLauncher
+from hpo_helpers.journal import open_journal
 from hpo_helpers.spaces import MNIST_CNN, to_unit_cube
 from hpo_helpers.tuning import tune
 
@@ -124,9 +125,9 @@ def repeated(method: str, seed: int) -> pd.DataFrame:
     study = new_study(method, seed)
     with ReplayLauncher(16, curves=whole_trainings(seed)) as launcher:
         tune(study, on_the_grid, launcher, epochs=1, n_trials=WORK, progress=False)
-    before, running = 0, 0
-    for number, trial in enumerate(study.trials):
-        same = [other for other in study.trials[:number] if other.params == trial.params]
+    trials, before, running = study.trials, 0, 0
+    for number, trial in enumerate(trials):
+        same = [other for other in trials[:number] if other.params == trial.params]
         before += bool(same)
         running += any(other.user_attrs["finished"] > trial.user_attrs["started"] for other in same)
     return pd.DataFrame([{"in_training": running, "before": before}])
@@ -135,7 +136,7 @@ def repeated(method: str, seed: int) -> pd.DataFrame:
 # Storages: four processes share the same hundred trials.
 
 N_PROCESSES, N_TRIALS, REPETITIONS = 4, 100, 3
-STORAGES = ["journal", "SQLite", "gRPC over journal", "PostgreSQL", "gRPC over PostgreSQL"]
+STORAGES = ["journal", "open_journal", "SQLite", "SQLite, no queue", "gRPC over journal", "PostgreSQL", "gRPC over PostgreSQL"]
 HERE = [sys.executable, str(Path(__file__).resolve())]
 
 
@@ -147,17 +148,20 @@ def open_storage(address: str | int) -> BaseStorage:
         return storage
     if address.endswith(".journal"):
         return JournalStorage(JournalFileBackend(address))
+    if address.endswith(".mended"):
+        return open_journal(address)
     return optuna.storages.get_storage(address)
 
 
 def work(address: str | int, n_trials: int, dies_in: int, dies: str) -> None:
-    """Be a worker: say so, wait for a line, and run trials; say which one was told."""
+    """Be a worker: say so, wait for a line, and run trials; say which one begins, and which was told, when."""
     study = optuna.load_study(study_name="shared", storage=open_storage(address), sampler=RandomSampler())
-    begun = []
+    begun: list[int] = []
 
     def objective(trial: optuna.Trial) -> float:
         number = trial.suggest_int("number", 0, N_TRIALS - 1)
-        begun.append(number)
+        begun.append(trial.number)
+        print(trial.number, flush=True)
         if len(begun) == dies_in:
             die(dies)
         for epoch in (1, 2, 3):
@@ -167,7 +171,7 @@ def work(address: str | int, n_trials: int, dies_in: int, dies: str) -> None:
     print("ready", flush=True)
     if not sys.stdin.readline():
         return  # the process that started it is gone
-    told = [lambda study, trial: print(trial.params["number"], time.time(), flush=True)]
+    told = [lambda study, trial: print(trial.number, time.time(), flush=True)]
     study.optimize(objective, n_trials=n_trials, callbacks=told)
 
 
@@ -250,7 +254,9 @@ def storage(name: str, folder: str) -> Iterator[tuple[str | int, str, int | None
     with contextlib.ExitStack() as stack:
         database = f"{folder}/postgres"
         address, server = f"{folder}/shared.journal", None
-        if name == "SQLite":
+        if name == "open_journal":
+            address = f"{folder}/shared.mended"
+        elif name.startswith("SQLite"):
             address = f"sqlite:///{folder}/shared.db"
         elif name.endswith("PostgreSQL"):
             address, server = stack.enter_context(postgres(database))
@@ -261,7 +267,7 @@ def storage(name: str, folder: str) -> Iterator[tuple[str | int, str, int | None
 
 
 def run_workers(address: str | int, dies_in: int = 0, dies: str = "", meanwhile: Callable | None = None) -> list:
-    """Let four processes share the trials; return for each what it told and when, and how it ended."""
+    """Let four processes share the trials; return for each how it ended, what it began, and what it told when."""
     with contextlib.ExitStack() as stack:
         share = N_TRIALS // N_PROCESSES
         fates = [dies_in] + [0] * (N_PROCESSES - 1)
@@ -275,17 +281,21 @@ def run_workers(address: str | int, dies_in: int = 0, dies: str = "", meanwhile:
         if meanwhile:
             meanwhile()
         texts = [worker.communicate()[0] for worker in workers]
-        lines = [[tuple(map(float, line.split())) for line in text.splitlines()] for text in texts]
+        lines = [[line.split() for line in text.splitlines()] for text in texts]
         return [
-            (worker.returncode, [(int(number), at - begun) for number, at in told])
-            for worker, told in zip(workers, lines, strict=True)
+            (
+                worker.returncode,
+                [int(line[0]) for line in said if len(line) == 1],
+                [(int(line[0]), float(line[1]) - begun) for line in said if len(line) == 2],
+            )
+            for worker, said in zip(workers, lines, strict=True)
         ]
 
 
-def queued(direct: str) -> optuna.Study:
-    """Return a study with the same hundred trials waiting."""
+def queued(name: str, direct: str) -> optuna.Study:
+    """Return a study with the same hundred trials waiting, unless the name says that there is no queue."""
     study = optuna.create_study(study_name="shared", storage=open_storage(direct), sampler=RandomSampler())
-    for number in range(N_TRIALS):
+    for number in range(0 if name.endswith("no queue") else N_TRIALS):
         study.enqueue_trial({"number": number})
     return study
 
@@ -293,14 +303,14 @@ def queued(direct: str) -> optuna.Study:
 def shared(name: str, repetition: int) -> pd.DataFrame:
     """Return how long four processes took for the hundred trials, which were lost, which were run twice."""
     with tempfile.TemporaryDirectory() as folder, storage(name, folder) as (address, direct, _):
-        queued(direct)
+        queued(name, direct)
         ended = run_workers(address)
-        told = Counter(number for _, lines in ended for number, _ in lines)
         study = optuna.load_study(study_name="shared", storage=open_storage(direct))
-        kept = Counter(t.params["number"] for t in study.get_trials(states=[TrialState.COMPLETE]))
-    row = {"seconds": max(at for _, lines in ended for _, at in lines)}
-    row |= {"lost": N_TRIALS - len(kept), "doubled": sum(told.values()) - len(told)}
-    row |= {"errors": sum(code != 0 for code, _ in ended)}
+        kept = study.get_trials(states=[TrialState.COMPLETE])
+    started = Counter(number for _, begun, _ in ended for number in begun)
+    row = {"seconds": max(at for _, _, told in ended for _, at in told)}
+    row |= {"lost": N_TRIALS - len(kept), "doubled": sum(count > 1 for count in started.values())}
+    row |= {"errors": sum(code != 0 for code, _, _ in ended)}
     return pd.DataFrame([row])
 
 
@@ -309,11 +319,11 @@ FAULTS = ["worker, in training", "worker, writing", "server"]
 
 def broken(name: str, fault: str) -> pd.DataFrame:
     """Kill a worker or the server; return what was lost, what stays in training, how long the others paused."""
-    if fault == "server" and name in ("journal", "SQLite"):
+    if fault == "server" and "PostgreSQL" not in name and "gRPC" not in name:
         return pd.DataFrame()
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         address, direct, server = stack.enter_context(storage(name, folder))
-        study = queued(direct)
+        study = queued(name, direct)
         if fault == "server":
             ended = run_workers(address, meanwhile=lambda: kill_later(study, server))
         else:
@@ -322,11 +332,11 @@ def broken(name: str, fault: str) -> pd.DataFrame:
             direct, _ = stack.enter_context(postgres(f"{folder}/postgres"))
         study = optuna.load_study(study_name="shared", storage=open_storage(direct))
         states = Counter(trial.state.name for trial in study.trials)
-        kept = {t.params["number"] for t in study.get_trials(states=[TrialState.COMPLETE])}
-    told = [(at, number) for _, lines in ended for number, at in lines]
-    others = np.diff([0, *sorted(at for _, lines in ended[1:] for _, at in lines)])
-    row = {"workers_left": sum(code == 0 for code, _ in ended), "told": len(told)}
-    row |= {"lost": len({number for _, number in told} - kept), "running": states["RUNNING"]}
+        kept = {trial.number for trial in study.get_trials(states=[TrialState.COMPLETE])}
+    told = [number for _, _, lines in ended for number, _ in lines]
+    others = np.diff([0, *sorted(at for _, _, lines in ended[1:] for _, at in lines)])
+    row = {"workers_left": sum(code == 0 for code, _, _ in ended), "told": len(told)}
+    row |= {"lost": len(set(told) - kept), "running": states["RUNNING"]}
     return pd.DataFrame([row | {"pause": others.max()}])
 
 

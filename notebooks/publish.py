@@ -38,7 +38,7 @@ if "google.colab" in sys.modules and importlib.util.find_spec("hpo_helpers") is 
 
 
 #: The extras of the package that a lesson needs, by the lesson's number; the others need none.
-EXTRAS = {"07": "evolution", "11": "aws,evolution", "12": "azure"}
+EXTRAS = {"07": "evolution", "10": "cluster", "11": "aws,evolution", "12": "azure"}
 
 
 def check_repository(name: str) -> str:
