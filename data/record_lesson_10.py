@@ -106,9 +106,9 @@ def incumbents(study: optuna.Study, n_workers: int) -> pd.DataFrame:
 def searched(method: str, seed: int) -> pd.DataFrame:
     """Return the incumbents of one method, for each number of workers."""
     if method == "TPE, in batches":
-        return pd.concat([synchronous("TPE", n_workers, seed) for n_workers in WORKERS[1:]])
-    # One worker has nothing running, of which to be told.
-    return pd.concat([asynchronous(method, n, seed) for n in WORKERS if n > 1 or method != "TPE, no liar"])
+        return pd.concat([synchronous("TPE", n_workers, seed) for n_workers in WORKERS[2:]])
+    # Few workers have little running, of which to be told.
+    return pd.concat([asynchronous(method, n, seed) for n in (WORKERS[2:] if "no liar" in method else WORKERS)])
 
 
 LEVELS = {name: sorted(load_curves()[name].unique()) for name in MNIST_CNN}  # of the recorded grid
@@ -164,6 +164,8 @@ def work(address: str | int, n_trials: int, dies_in: int, dies: str) -> None:
         print(trial.number, flush=True)
         if len(begun) == dies_in:
             die(dies)
+        if dies:
+            time.sleep(0.02)  # lest the others are through before
         for epoch in (1, 2, 3):
             trial.report(number / epoch, epoch)
         return number
