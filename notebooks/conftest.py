@@ -54,6 +54,12 @@ RANGES: dict[str, dict[str, dict[str, tuple[float, float]]]] = {
             r"the best has an error of ([\d.]+)%": (2, 15),
         },
     },
+    "10_parallel_and_distributed": {
+        "places-result": {
+            r"best validation error ([\d.]+)%": (1, 60),
+            r"after ([\d.]+) s of its clock": (0.1, 300),
+        }
+    },
     "11_sagemaker_jobs": {
         "random-result": {r"Best of the 6 jobs: .*, validation error ([\d.]+)%": (4, 30)},
         "cost-result": {
