@@ -12,7 +12,7 @@ import pandas as pd
 import psutil
 import pytest
 import yaml
-from claims import claimed, define, lesson_text
+from claims import claimed, code_cells, define, lesson_text
 from notebook_files import NOTEBOOKS
 from optuna.pruners import NopPruner
 from optuna.samplers import TPESampler
@@ -78,6 +78,31 @@ def test_at_equal_wall_clock_the_error_stays_from_4_workers_on():
     means = found.groupby("method")["expected_error"].mean()
     assert means[1] > 0.1 and means[[4, 16, 64]].max() - means[[4, 16, 64]].min() < 0.001
     assert "From 4 to 64 workers the error stays" in lesson_text(LESSON)
+
+
+def test_the_liar_keeps_workers_from_the_same_proposal_and_changes_no_error_that_could_be_seen(found):
+    means = load_table("lesson_10_repeated").groupby("method")["in_training"].mean()
+    said = claimed(LESSON, r"With the liar, ([\d.]+) of 128 .* without it (\d+), a third of the work")
+    assert said == [means["TPE"].round(1), means["TPE, no liar"].round()] and 0.3 < means["TPE, no liar"] / 128 < 0.36
+    assert abs(means["TPE"] - means["random search"]) < 0.5
+    near = load_table("lesson_10_workers").query("workers == 16").drop_duplicates(["method", "seed"])
+    near = near.groupby("method")["nearest_running"].mean().round(2)
+    assert claimed(LESSON, r"is ([\d.]+) with it and ([\d.]+) without") == [near["TPE"], near["TPE, no liar"]]
+    pairs = [compare(found, f"TPE, {n}", f"TPE, no liar, {n}").iloc[0] for n in (16, 64)]
+    assert all(pair["verdict"] == "no difference" for pair in pairs)
+    said = claimed(LESSON, r"one of ([\d.]+) points would have been with 16 workers, and of ([\d.]+) with 64")
+    assert said == [pair["detectable"].round(2) for pair in pairs]
+
+
+def test_batches_train_less_and_no_difference_in_error_could_be_seen(found):
+    table = load_table("lesson_10_workers").drop_duplicates(["method", "workers", "seed"])
+    ended = table.groupby(["workers", "method"])["trials"].mean().round()
+    said = claimed(LESSON, r"16 workers end (\d+) trainings asynchronously and (\d+) in batches; 64 workers, (\d+) and (\d+)")
+    assert said == [ended[n, method] for n in (16, 64) for method in ("TPE", "TPE, in batches")]
+    pairs = [compare(found, f"TPE, {n}", f"TPE, in batches, {n}").iloc[0] for n in (16, 64)]
+    assert all(pair["verdict"] == "no difference" for pair in pairs)
+    said = claimed(LESSON, r"was seen \(([\d.]+) and ([\d.]+) points would have been\)\. A batch")
+    assert said == [pair["detectable"].round(2) for pair in pairs]
 
 
 def test_the_lesson_and_the_script_that_records_do_the_same():
@@ -159,11 +184,12 @@ def blocks(language):
 
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 def test_the_worker_to_copy_works_and_two_of_them_share_a_study(tmp_path):
-    _, worker = blocks("python")
-    assert sum(bool(line.strip()) for line in worker.splitlines()) <= 17
-    (tmp_path / "my_project.py").write_text("def train(rate):\n    yield from (rate, rate / 2)\n")
+    worker = code_cells(LESSON)["own-project"].source
+    (last,) = re.findall(r"one more line: `(.*)`", lesson_text(LESSON))
+    assert sum(bool(line.strip()) for line in worker.splitlines()) <= 15
     with SCRIPT["grpc"](f"{tmp_path}/mine.journal") as (port, _):
-        (tmp_path / "worker.py").write_text(worker.replace("13000", str(port)).replace("6 * 3600", "3"))
+        text = f"{worker}\n{last}".replace("13000", str(port)).replace("6 * 3600", "3")
+        (tmp_path / "worker.py").write_text(text)
         command = [sys.executable, "-W", "ignore", "worker.py", "127.0.0.1"]
         workers = [subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL) for _ in range(2)]
         assert [worker.wait(120) for worker in workers] == [0, 0]
