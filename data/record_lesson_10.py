@@ -368,6 +368,7 @@ def main() -> None:
         for method in [method for method in methods if method not in done]:
             begun = time.time()
             tables += [run(method, each).round(6).assign(**{first: method, second: each}) for each in settings]
+            tables = [table for table in tables if len(table)]  # an empty one would make floats of all counts
             pd.concat(tables).to_csv(path, index=False, compression={"method": "gzip", "mtime": 0})
             print(f"{name}: {method}, {time.time() - begun:.0f} s", flush=True)
 

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import optuna
 import pandas as pd
 import psutil
@@ -108,6 +109,7 @@ def test_batches_train_less_and_no_difference_in_error_could_be_seen(found):
 def test_the_lesson_and_the_script_that_records_do_the_same():
     names = {used.__name__: used for used in (NopPruner, ReplayLauncher, NoisyCurves, tune)}
     names |= {"optuna": optuna, "MNIST_CNN": MNIST_CNN, "TRAINING": SECONDS.mean()}
+    names |= {"np": np, "curves": load_curves(), "WORKERS": WORKERS}
     define(LESSON, names)
     recorded = load_table("lesson_10_workers").query("method == 'TPE' and workers == 16 and seed == 10007")
     trials = names["search"](TPESampler(seed=10_007), 16, seed=10_007)
