@@ -10,6 +10,7 @@ import functools
 import importlib
 import importlib.util
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from sklearn.linear_model import RidgeCV
 from sklearn.model_selection import train_test_split
 
 from hpo_helpers.comparing import anytime, reports
-from hpo_helpers.curves import NoisyCurves, RecordedCurves, cnn_curves
+from hpo_helpers.curves import NoisyCurves, RecordedCurves
 from hpo_helpers.datasets import load_curves
 from hpo_helpers.jobs.local import LocalLauncher
 from hpo_helpers.jobs.replay import ReplayLauncher
@@ -37,7 +38,7 @@ FOLDER = Path(__file__).resolve().parent
 
 # Transfer: from a study of the MLP to one of the CNN, over the recorded curves. One worker, time for 20 trainings.
 
-SEEDS = range(13000, 13040)
+SEEDS = range(13000, 13020)
 DEFAULT = {"learning_rate": 0.1, "momentum": 0.5, "batch_size": 64, "dropout": 0.5}
 MLP = {name: MNIST_CNN[name] for name in DEFAULT}
 TRAINING = {name: load_curves(name).groupby("configuration")["seconds"].sum().mean() for name in ("mnist_cnn_curves", "mnist_mlp_curves")}
@@ -58,11 +59,16 @@ def new_study(name: str, seed: int) -> optuna.Study:
 
 
 @functools.cache
+def mlp_curves() -> RecordedCurves:
+    return RecordedCurves(load_curves("mnist_mlp_curves"), MLP)
+
+
+@functools.cache
 def earlier_study(seed: int) -> optuna.Study:
     """Tune the MLP, the default first."""
     study = new_study("earlier", seed)
     study.enqueue_trial(DEFAULT)
-    curves = NoisyCurves(seed, curves=RecordedCurves(load_curves("mnist_mlp_curves"), MLP))
+    curves = NoisyCurves(seed, curves=mlp_curves())
     with ReplayLauncher(1, curves=curves) as launcher:
         tune(study, MLP, launcher, epochs=27, timeout=20 * TRAINING["mnist_mlp_curves"], progress=False)
     return study
@@ -127,8 +133,8 @@ def failing(method: str, seed: int) -> pd.DataFrame:
 
 # Schedules: the same configurations of the second problem with each schedule, from the same first weights.
 
-CONFIGURATIONS = range(40)
-LENGTHS = {"constant": 27, "cosine": 27, "cosine over 9": 9, "cosine over 3": 3}
+N_CONFIGURATIONS = 24
+LENGTHS = {"constant": 27, "cosine": 27, "cosine over 9": 9}
 
 
 def candidates() -> Iterator[dict[str, Any]]:
@@ -144,34 +150,32 @@ def curve(params: dict[str, Any], schedule: str, seed: int) -> Iterator[dict[str
     """Train and yield the share of 2,000 images, which nothing is chosen by, that are taken for another digit."""
     import mnist_mlp_13
 
-    epochs = mnist_mlp_13.FULL_LENGTH = LENGTHS[schedule]  # over which the cosine falls
-    for metrics in mnist_mlp_13.train(epochs, seed, schedule=schedule.split()[0], **params):
-        mnist_mlp_13.FULL_LENGTH = epochs  # as another training may have run in between
+    mnist_mlp_13.FULL_LENGTH = LENGTHS[schedule]  # over which the cosine falls
+    for metrics in mnist_mlp_13.train(LENGTHS[schedule], seed, schedule=schedule.split()[0], **params):
         error = (metrics["valid_error_1000"] + metrics["test_error_1000"]) / 2
         yield {"schedule": schedule, "epoch": metrics["epoch"], "error": error}
 
 
-def scheduled(_method: str, seed: int, path: Path) -> None:
-    """Train until so many configurations are recorded that were below 50 % after three epochs, with either schedule."""
+def scheduled(path: Path) -> None:
+    """Train configurations with each schedule, those that were below 50 % after three epochs with one of them."""
     tables = [pd.read_csv(path)] if path.exists() else []
-    done = set(tables[0]["configuration"]) if tables else set()
-    n_kept = len(done)
-    start = max(done, default=-1) + 1
+    last = tables[0]["configuration"].max() if tables else -1
+    n_kept = tables[0]["configuration"].nunique() if tables else 0
     for number, params in enumerate(candidates()):
-        if n_kept == len(CONFIGURATIONS):
+        if n_kept == N_CONFIGURATIONS:
             return
-        if number < start:
+        if number <= last:
             continue
-        running = {name: curve(params, name, 13000 + number) for name in ("constant", "cosine")}
-        rows = [next(rest) for _ in range(2) for rest in running.values()]
+        seed = 13000 + number
+        running = [curve(params, name, seed) for name in ("constant", "cosine")]
+        rows = [next(rest) for _ in range(2) for rest in running]  # to epoch 3, in turns
         if min(row["error"] for row in rows[-2:]) > 0.5:
             continue
-        rows += [row for rest in running.values() for row in rest]
-        rows += [row for name in ("cosine over 9", "cosine over 3") for row in curve(params, name, 13000 + number)]
+        rows += [row for rest in [*running, curve(params, "cosine over 9", seed)] for row in rest]
         tables.append(pd.DataFrame(rows).assign(configuration=number).round(6))
-        pd.concat(tables).to_csv(path, index=False, compression={"method": "gzip", "mtime": 0})
+        write(pd.concat(tables), path)
         n_kept += 1
-        print("schedules", number, n_kept, flush=True)
+        print("configuration", number, flush=True)
 
 
 # Boosting: 20 splits of a table with 442 rows.
@@ -263,9 +267,14 @@ def by_twin(library: str) -> pd.DataFrame:
 
 EXPERIMENTS = {
     "boosting": (boosted, ["ridge regression", "default", "tuned"], SPLITS),
-    "failures": (failing, FAILURES, range(13000, 13020)),
+    "failures": (failing, FAILURES, SEEDS),
     "transfer": (transferred, TRANSFERS, SEEDS),
 }
+
+
+def write(table: pd.DataFrame, path: Path) -> None:
+    """Write a table, the same bytes for the same rows."""
+    table.to_csv(path, index=False, compression={"method": "gzip", "mtime": 0})
 
 
 def main() -> None:
@@ -273,20 +282,20 @@ def main() -> None:
     for name, (run, methods, seeds) in EXPERIMENTS.items():
         path = FOLDER / f"lesson_13_{name}.csv.gz"
         tables = [pd.read_csv(path)] if path.exists() else []
-        done = set(tables[0]["method"]) if tables else set()
-        for method in [method for method in methods if method not in done]:
-            tables += [run(method, seed).round(6).assign(method=method, seed=seed) for seed in seeds]
-            pd.concat(tables).to_csv(path, index=False, compression={"method": "gzip", "mtime": 0})
-            print(method, flush=True)
-    lesson_awk().to_csv(FOLDER / "lesson_13_awk.csv.gz", index=False, compression={"method": "gzip", "mtime": 0})
+        done = set(zip(tables[0]["method"], tables[0]["seed"], strict=True)) if tables else set()
+        for method, seed in [run for run in product(methods, seeds) if run not in done]:
+            tables.append(run(method, seed).round(6).assign(method=method, seed=seed))
+            write(pd.concat(tables), path)
+            print(method, seed, flush=True)
+    write(lesson_awk(), FOLDER / "lesson_13_awk.csv.gz")
     path = FOLDER / "lesson_13_twins.csv.gz"
     tables = [pd.read_csv(path)] if path.exists() else []
     recorded = list(tables[0]["twin"]) if tables else []
     for library in [name for name in TWINS if name not in recorded and importlib.util.find_spec(name)]:
         tables.append(by_twin(library).round(6))
-        pd.concat(tables).to_csv(path, index=False, compression={"method": "gzip", "mtime": 0})
+        write(pd.concat(tables), path)
     if importlib.util.find_spec("mxnet"):
-        scheduled("", 0, FOLDER / "lesson_13_schedules.csv.gz")
+        scheduled(FOLDER / "lesson_13_schedules.csv.gz")
 
 
 if __name__ == "__main__":

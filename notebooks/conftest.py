@@ -81,6 +81,9 @@ RANGES: dict[str, dict[str, dict[str, tuple[float, float]]]] = {
             r"Best validation error: ([\d.]+)%": (1, 30),
         }
     },
+    "13_your_own_project": {
+        "network-result": {r"(\d+) trials": (1, 500), r"validation error of the incumbent ([\d.]+)%": (1, 90)}
+    },
 }
 
 #: Correlation of two pictures, shrunk, below which they are not the same. Two plots of one kind with other

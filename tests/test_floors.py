@@ -35,13 +35,14 @@ MAY_KNOW = {
     "jobs.rehearsal": set(),
     "sweeps": {"jobs", "spaces", "plotting", "policies", "tuning"},
     "crossval": {"jobs"},
+    "report": set(),
     "gaussian_process": set(),
     "evolution": {"jobs", "spaces", "tuning"},
     "tuning": {"grid", "jobs", "progress", "resuming"},
     "__main__": {"datasets"},
 }
 #: What these are for is to use such a library.
-OF_A_LIBRARY = ("plotting", "gaussian_process", "mxnet_compat", "monitor", "cluster")
+OF_A_LIBRARY = ("plotting", "report", "gaussian_process", "mxnet_compat", "monitor", "cluster")
 HEAVY = {"mxnet", "torch", "matplotlib", "boto3", "moto", "azure", "inspyred", "sklearn", "scipy", "pooch", "joblib", "distributed"}
 
 
