@@ -1,9 +1,8 @@
-"""Record what lesson 13 says of schedules, transfer, failures and boosting.
+"""Record what lesson 13 says of transfer, failures, boosting, a program in awk, and both twins.
 
-    python data/record_lesson_13.py          # about 20 minutes on one core; the schedules need MXNet
+    python data/record_lesson_13.py          # about 10 minutes on one core
 
-It may be interrupted: run again, it goes on with what the files lack. Of the schedules each configuration is a
-part of its own, of the others each method.
+It may be interrupted: run again, it goes on with what the files lack. Each twin is recorded where its library is.
 """
 
 import functools
@@ -12,7 +11,6 @@ import importlib.util
 from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import nbformat
 import numpy as np
@@ -31,7 +29,7 @@ from hpo_helpers.curves import NoisyCurves, RecordedCurves
 from hpo_helpers.datasets import load_curves
 from hpo_helpers.jobs.local import LocalLauncher
 from hpo_helpers.jobs.replay import ReplayLauncher
-from hpo_helpers.spaces import MNIST_CNN, MNIST_MLP_13
+from hpo_helpers.spaces import MNIST_CNN
 from hpo_helpers.tuning import tune
 
 FOLDER = Path(__file__).resolve().parent
@@ -129,53 +127,6 @@ def failing(method: str, seed: int) -> pd.DataFrame:
             study.tell(trial, 0.9 if failed else error)
         marks, best = marks + ".x"[failed], min(best, error)
     return pd.DataFrame([{"failures": marks, "valid_error": best}])
-
-
-# Schedules: the same configurations of the second problem with each schedule, from the same first weights.
-
-N_CONFIGURATIONS = 24
-LENGTHS = {"constant": 27, "cosine": 27, "cosine over 9": 9}
-
-
-def candidates() -> Iterator[dict[str, Any]]:
-    """Yield random configurations of the second problem, without a schedule."""
-    study = optuna.create_study(sampler=RandomSampler(13))
-    while True:
-        params = MNIST_MLP_13(study.ask())
-        del params["schedule"]
-        yield params
-
-
-def curve(params: dict[str, Any], schedule: str, seed: int) -> Iterator[dict[str, float]]:
-    """Train and yield the share of 2,000 images, which nothing is chosen by, that are taken for another digit."""
-    import mnist_mlp_13
-
-    mnist_mlp_13.FULL_LENGTH = LENGTHS[schedule]  # over which the cosine falls
-    for metrics in mnist_mlp_13.train(LENGTHS[schedule], seed, schedule=schedule.split()[0], **params):
-        error = (metrics["valid_error_1000"] + metrics["test_error_1000"]) / 2
-        yield {"schedule": schedule, "epoch": metrics["epoch"], "error": error}
-
-
-def scheduled(path: Path) -> None:
-    """Train configurations with each schedule, those that were below 50 % after three epochs with one of them."""
-    tables = [pd.read_csv(path)] if path.exists() else []
-    last = tables[0]["configuration"].max() if tables else -1
-    n_kept = tables[0]["configuration"].nunique() if tables else 0
-    for number, params in enumerate(candidates()):
-        if n_kept == N_CONFIGURATIONS:
-            return
-        if number <= last:
-            continue
-        seed = 13000 + number
-        running = [curve(params, name, seed) for name in ("constant", "cosine")]
-        rows = [next(rest) for _ in range(2) for rest in running]  # to epoch 3, in turns
-        if min(row["error"] for row in rows[-2:]) > 0.5:
-            continue
-        rows += [row for rest in [*running, curve(params, "cosine over 9", seed)] for row in rest]
-        tables.append(pd.DataFrame(rows).assign(configuration=number).round(6))
-        write(pd.concat(tables), path)
-        n_kept += 1
-        print("configuration", number, flush=True)
 
 
 # Boosting: 20 splits of a table with 442 rows.
@@ -294,8 +245,6 @@ def main() -> None:
     for library in [name for name in TWINS if name not in recorded and importlib.util.find_spec(name)]:
         tables.append(by_twin(library).round(6))
         write(pd.concat(tables), path)
-    if importlib.util.find_spec("mxnet"):
-        scheduled(FOLDER / "lesson_13_schedules.csv.gz")
 
 
 if __name__ == "__main__":

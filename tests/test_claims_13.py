@@ -103,6 +103,16 @@ def test_the_default_is_worth_more_than_an_earlier_study():
     assert pairs["difference"].loc[:, 10].idxmin() == "default, best three"
 
 
+def test_early_rungs_do_not_keep_a_cosine_schedule_back():
+    runs = load_table("mnist_mlp_13").query("method == 'random' and state == 'complete' and seed >= 1000")
+    leaders = runs.sort_values("valid_error").groupby(["epoch", "seed"]).head(10)
+    counts = (leaders["schedule"] == "cosine").groupby([leaders["seed"], leaders["epoch"]]).sum().unstack()
+    assert "one more of ten would have been seen" in TEXT
+    for epoch in (3, 9):
+        change = counts[27] - counts[epoch]
+        assert abs(change.mean()) < 2.262 * change.sem() and 3.145 * change.sem() <= 1.05
+
+
 @pytest.mark.parametrize(
     "name, method, seed",
     [("boosting", "tuned", 7), ("failures", "TPE, told FAIL", 13007), ("transfer", "default, all trials, scaled", 13007)],
