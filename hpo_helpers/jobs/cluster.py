@@ -77,6 +77,7 @@ class ClusterLauncher(Launcher):
                 client.subscribe_topic(topic, self._hear)
             self._workers = set(client.nthreads())
             self._resources = stack.pop_all()
+        self._start += self.clock()  # begin to count now that the cluster is up
 
     @property
     def n_workers(self) -> int:
