@@ -13,7 +13,7 @@ from hpo_helpers.datasets import load_curves, load_table
 
 LESSON, SOLUTIONS = "06_comparing_methods", "solutions/06_comparing_methods_solutions"
 BUDGETS = (5, 10, 20, 60)
-SECOND = ["random", "multivariate TPE", "random + successive halving", "multivariate TPE + Hyperband"]
+SECOND = ["random", "multivariate TPE", "Gaussian process", "random + successive halving", "multivariate TPE + Hyperband"]
 EARLY = ["random search + successive halving", "univariate TPE + successive halving"]
 
 
@@ -102,12 +102,18 @@ def test_on_the_second_problem_everything_beats_the_default_and_random_search():
     said = claimed(LESSON, r"errs on ([\d.]+) % of the images, what random search has found on ([\d.]+) %")
     assert said == [round(default.mean(), 1), round(found["random"].mean(), 1)]
     gains = (found["random"].mean() - found.mean()).round(1)
-    model, early, both = SECOND[1:]
-    said = claimed(LESSON, r"A model gains ([\d.]+) points more, stopping early ([\d.]+), and both together ([\d.]+\d)")
-    assert said == gains[[model, early, both]].tolist()
-    assert claimed(LESSON, r"of 0\.2 at 60, and of ([\d.]+) on the MLP") == [gains[early]]
+    said = r"TPE gains ([\d.]+) points more, the Gaussian process ([\d.]+), stopping early ([\d.]+), and it with TPE ([\d.]+\d)"
+    assert claimed(LESSON, said) == gains[SECOND[1:]].tolist()
+    assert claimed(LESSON, r"of 0\.2 at 60, and of ([\d.]+) on the MLP") == [gains[SECOND[3]]]
+    assert claimed(LESSON, r"([\d.]+) to ([\d.]+) points on the MLP, 0.3 on the CNN") == gains[SECOND[1:3]].tolist()
     long = found.melt(ignore_index=False, var_name="method").reset_index().assign(time=0)
     assert (comparing.paired_differences(long, "random", value="value")["verdict"] == "better").all()
+    for method in SECOND[1:]:
+        among = comparing.paired_differences(long[long["method"] != "random"], method, value="value")
+        assert (among["verdict"] == "no difference").all()
+        if method == "multivariate TPE":
+            said = claimed(LESSON, r"from TPE, ([\d.]+) to ([\d.]+) could be seen")
+            assert said == among["detectable"].agg(["min", "max"]).round(1).tolist()
 
 
 def test_single_trainings_of_the_best_configuration_are_far_apart():
