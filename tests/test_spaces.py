@@ -28,7 +28,6 @@ DIALECTS = {
     "Amazon SageMaker": (spaces.to_sagemaker, spaces.from_sagemaker),
     "Azure": (spaces.to_azure, spaces.from_azure),
     "scipy.stats": (spaces.to_scipy, spaces.from_scipy),
-    "Syne Tune": (spaces.to_syne_tune, spaces.from_syne_tune),
 }
 EVERY_DIALECT = pytest.mark.parametrize("dialect", DIALECTS)
 
@@ -127,15 +126,6 @@ def azure_range(kind, low, high, q):
     return {"x": {"type": kind, "min_value": low, "max_value": high, "q": q}}
 
 
-def syne_tune_domain(kind, **arguments):
-    return {"x": {"domain_cls": kind, "domain_kwargs": arguments}}
-
-
-def finite_range(lower, upper, size, *, log_scale=False, cast_int=False):
-    bounds = {"lower": lower, "upper": upper, "size": size}
-    return syne_tune_domain("FiniteRange", **bounds, log_scale=log_scale, cast_int=cast_int)
-
-
 @pytest.mark.parametrize(
     "dialect, said, advice",
     [
@@ -147,10 +137,6 @@ def finite_range(lower, upper, size, *, log_scale=False, cast_int=False):
         ("Azure", azure_range("quniform", 50, 128, 50), "q-steps leave the bounds"),
         ("Azure", azure_range("qloguniform", 0, 3, 1), "between whole numbers"),
         ("Azure", azure_range("qloguniform", 0, 0, 2), "by 1 alone"),
-        ("Syne Tune", {"x": 27}, "a constant is not searched"),
-        ("Syne Tune", syne_tune_domain("OrdinalNearestNeighbor", categories=[1, 2]), "it has no such domain"),
-        ("Syne Tune", finite_range(1, 8, 4, log_scale=True), "it has no steps on a logarithm"),
-        ("Syne Tune", finite_range(8, 64, 4, cast_int=True), "no such steps: list the values as a choice"),
         ("Azure", {"x": {"type": "choice", "values": [{"a": 1}]}}, "a choice within a choice is a condition"),
         ("Azure", {"x": {"type": "choice", "values": [[1, 2]]}}, "its categories are strings and numbers"),
         ("Azure", {"x": {"type": "uniform", "min_value": 2, "max_value": 1}}, "(low=2, high=1)"),
@@ -202,15 +188,6 @@ def test_the_unit_cube_needs_a_number_for_each_name(numbers):
             convert(None, numbers)
 
 
-@pytest.mark.parametrize("size, upper", [(4, 2), (7, 1), (10, 1.0), (12, 1), (1001, 9.7), (1, 0.1)])
-def test_a_finite_range_keeps_each_value_there_and_back(size, upper):
-    lower = 0.1
-    found = spaces.from_syne_tune(finite_range(lower, upper, size))["x"]
-    for space in ({"x": found}, spaces.from_syne_tune(spaces.to_syne_tune({"x": found}))):
-        n_values = round((space["x"].high - space["x"].low) / space["x"].step) + 1
-        assert n_values == size and space["x"].high == pytest.approx(upper) and space["x"].low == lower
-
-
 def test_scipy_distributions_that_optuna_lacks_are_refused():
     from scipy import stats
 
@@ -258,19 +235,6 @@ def test_azure_s_expressions_are_what_its_package_writes_back():
     assert said["batch_size"] == {**bounds, "q": 1, "type": "qloguniform"}
     assert said["step"] == {"max_value": 1.0, "min_value": 0.0, "q": 0.25, "type": "quniform"}
     assert said["name"] == {"type": "choice", "values": ["sgd", "adam"]}
-
-
-def test_syne_tune_s_domains_are_what_it_writes_itself():
-    """As config_space_to_json_dict of Syne Tune 0.16 writes loguniform, lograndint, choice and finrange."""
-    said = spaces.to_syne_tune({**COMMON, **STEPS})
-    logarithm = {"sampler_cls": "LogUniform", "sampler_kwargs": {"base": 2.718281828459045}}
-    for name, kind, low, high in (("rate", "Float", 1e-05, 0.3), ("batch", "Integer", 16, 128)):
-        bounds = {"lower": low, "upper": high}
-        assert said[name] == {"domain_cls": kind, "domain_kwargs": bounds, **logarithm}
-    categories = {"domain_cls": "Categorical", "domain_kwargs": {"categories": ["sgd", "adam"]}}
-    assert said["optimizer"] == {**categories, "sampler_cls": "Uniform", "sampler_kwargs": {}}
-    steps = {"lower": 8, "upper": 64, "log_scale": False, "cast_int": True, "size": 8}
-    assert said["layers"] == {"domain_cls": "FiniteRange", "domain_kwargs": steps}
 
 
 def test_scikit_learn_draws_inside_the_space():

@@ -9,7 +9,6 @@ from hpo_helpers.spaces.azure import from_azure, to_azure
 from hpo_helpers.spaces.named import MNIST_CNN, MNIST_MLP, MNIST_MLP_13, XGBOOST
 from hpo_helpers.spaces.sagemaker import from_sagemaker, to_sagemaker
 from hpo_helpers.spaces.scipy_stats import from_scipy, to_scipy
-from hpo_helpers.spaces.syne_tune import from_syne_tune, to_syne_tune
 from hpo_helpers.spaces.unit_cube import from_unit_cube, to_unit_cube
 
 __all__ = [
@@ -20,11 +19,9 @@ __all__ = [
     "from_azure",
     "from_sagemaker",
     "from_scipy",
-    "from_syne_tune",
     "from_unit_cube",
     "to_azure",
     "to_sagemaker",
     "to_scipy",
-    "to_syne_tune",
     "to_unit_cube",
 ]
