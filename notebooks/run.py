@@ -150,7 +150,7 @@ async def execute(notebook: NotebookNode, name: str, folder: Path, whole: asynci
         await client.async_execute(cwd=str(folder))
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
         if asyncio.current_task().cancelling():
-            raise KeyboardInterrupt from None
+            raise asyncio.CancelledError from None  # KeyboardInterrupt would hide what cancelled it
         failure = describe_failure(progress.cell, code_cells(notebook)[progress.cell - 1], error)
     cancel_at_signals(whole)  # nbclient stops listening at the end of each notebook
     progress.end("failed" if failure else "ok")

@@ -21,8 +21,12 @@ def code_of(path):
 
 
 TRAINS = [path for path in LESSONS if re.search("HAS_MXNET|find_train", code_of(path))]
-#: As if neither were installed.
-HIDE = 'import sys\nsys.modules["mxnet"] = sys.modules["torch"] = None'
+#: As if neither were installed. SciPy takes a torch in sys.modules for PyTorch itself, so that is not found instead.
+HIDE = """
+import importlib.util, sys
+sys.modules["mxnet"], find_spec = None, importlib.util.find_spec
+importlib.util.find_spec = lambda name, *package: None if name == "torch" else find_spec(name, *package)
+"""
 
 
 async def execute(notebook, path):
