@@ -117,3 +117,15 @@ def test_the_gate_came_to_what_the_datasheet_says(recorded):
     means = refits.groupby(["seed", "method"])["test_error"].mean().groupby("method").mean()
     others = "random + successive halving", "multivariate TPE + Hyperband", "Gaussian process"
     assert "found {:.2%} and {:.2%} and {:.2%}".format(*means.loc[[*others]]).replace("%", " %") in text
+
+
+def test_the_noise_is_of_twenty_configurations_under_twenty_seeds_and_as_the_datasheet_says():
+    noise = load_table("mnist_mlp_13_noise").query("epoch == 27")
+    configurations = noise.groupby(SCRIPT["NAMES"], dropna=False, sort=False)["test_error"]
+    assert configurations.size().tolist() == [20] * 20 and noise["network_seed"].is_unique
+    assert not set(noise["network_seed"]) & set(load_table("mnist_mlp_13")["network_seed"])
+    ordered = pd.DataFrame({"mean": configurations.mean(), "variance": configurations.var()}).mul([100, 1e4])
+    best, others = ordered["variance"].iloc[:10].mean() ** 0.5, ordered["variance"].iloc[10:].mean() ** 0.5
+    text = " ".join((DATA / "README.md").read_text(encoding="utf-8").split())
+    said = f"{best:.2f} points for the ten best and {others:.2f} for the others, whose means go up to {ordered['mean'].max():.0f} %"
+    assert said in text
