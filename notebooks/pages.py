@@ -8,7 +8,6 @@ index that the search box reads.
 
 from __future__ import annotations
 
-import base64
 import functools
 import html
 import importlib
@@ -26,18 +25,15 @@ from urllib.parse import urlsplit
 import jinja2
 import nbformat
 from bs4 import BeautifulSoup
-from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
-from publish import SETUP_CELL_ID
-from pygments import highlight
-from pygments.formatters import HtmlFormatter
-from pygments.lexers import PythonLexer
+from rendering import render_code, render_text
+from slides import cut
 
 ROOT = Path(__file__).resolve().parents[1]
 THEME = Path(__file__).parent / "theme"
 SITE = ROOT / "build" / "site"
-FRAME = jinja2.Environment(loader=jinja2.FileSystemLoader(THEME), trim_blocks=True).get_template("page.html.j2")
+FRAMES = jinja2.Environment(loader=jinja2.FileSystemLoader(THEME), trim_blocks=True)
 
 #: The pages to begin with; whatever they link to follows.
 FIRST = ["README.md", "notebooks/README.md", "data/README.md", "benchmarks/README.md", "hpo_helpers/README.md"]
@@ -50,8 +46,6 @@ MENU = {
     "API": "hpo_helpers/README.md",
     "Install": "README.md#install",
 }
-#: What is too wide scrolls in a box of its own, which the keyboard reaches.
-SCROLL, PRE = '<div class="scroll" tabindex="0">', '<pre tabindex="0">'
 
 
 def find_lessons(folder: str = "notebooks") -> list[str]:
@@ -106,33 +100,6 @@ def describe_package() -> str:
     return text.replace("::\n", ":\n")
 
 
-def render_text(text: str) -> str:
-    """Return Markdown as HTML, as nbconvert reads it."""
-    return MarkdownWithMath(renderer=IPythonRenderer(escape=False, exclude_anchor_links=True)).render(text)
-
-
-def render_code(cell: NotebookNode) -> str:
-    """Return a code cell and its outputs as HTML."""
-    code = highlight(cell.source, PythonLexer(), HtmlFormatter(cssclass="highlight", wrapcode=True))
-    if cell.id == SETUP_CELL_ID:
-        code = f"<details><summary>Setup, for Colab</summary>{code}</details>"
-    return f'<div class="cell">{code}{"".join(map(render_output, cell.outputs))}</div>'.replace("<pre>", PRE)
-
-
-def render_output(output: NotebookNode) -> str:
-    """Return the richest form of an output that a page can show."""
-    data = output.get("data", {})
-    if "image/png" in data:
-        text = output.metadata.get("image/png", {}).get("alt", "")
-        size = [int.from_bytes(base64.b64decode(data["image/png"])[at : at + 4], "big") for at in (16, 20)]
-        look = 'width="{}" height="{}" alt="{}"'.format(*size, html.escape(text))
-        return f'<img {look} src="data:image/png;base64,{data["image/png"].strip()}">'
-    if "text/html" in data:
-        table = re.sub(r'<style.*?</style>| border="1"', "", data["text/html"], flags=re.DOTALL)
-        return f"{SCROLL}{table}</div>".replace("<th></th>", "<td></td>")
-    return f'<div class="output"><pre>{html.escape(output.get("text") or data["text/plain"])}</pre></div>'
-
-
 def build_page(path: str) -> tuple[str, set[str]]:
     """Return the page of a file, and the files it links to."""
     notebook = read(path)
@@ -145,11 +112,14 @@ def build_page(path: str) -> tuple[str, set[str]]:
     linked = set(follow_links(body, path))
     if path == "README.md":
         make_front(body)
+    if path in find_lessons():
+        slides = body.new_tag("a", attrs={"class": "badge", "href": name_slides(path)}, string="Slides")
+        body.select_one(".badge").insert_after(" ", slides)
     whole = re.sub(r"<!--(\d+)-->", lambda found: render_code(notebook.cells[int(found[1])]), str(body))
     folder = posixpath.dirname(path) if path.endswith(".ipynb") else ""
     shelf = [None, *(find_lessons(folder) if folder else [path]), None]
     place = shelf.index(path)
-    page = FRAME.render(
+    page = FRAMES.get_template("page.html.j2").render(
         path=path,
         shelf=folder,
         title=body.h1.get_text(),
@@ -170,6 +140,25 @@ def title_of(path: str) -> str:
     """Return the title of a notebook, led by its number."""
     text = "\n".join(cell.source for cell in read(path).cells if cell.cell_type == "markdown")
     return f"{posixpath.basename(path)[:2]} {re.search(r'^# (.+)', text, re.M)[1]}"
+
+
+def name_slides(path: str) -> str:
+    """Return the file name of a lesson's slides."""
+    return posixpath.basename(path).replace(".ipynb", "-slides.html")
+
+
+def build_slides(path: str) -> str:
+    """Return the slides of a lesson, which lie beside its page."""
+    cells = read(path).cells
+    parts = [BeautifulSoup(render_text(c.source), "html.parser") if c.cell_type == "markdown" else c for c in cells]
+    for part in [part for part in parts if isinstance(part, BeautifulSoup)]:
+        tidy(part)
+        list(follow_links(part, path))
+    lesson = posixpath.basename(address(path))
+    root = posixpath.relpath(".", posixpath.dirname(path))
+    return FRAMES.get_template("slides.html.j2").render(
+        slides=cut(parts), title=title_of(path), lesson=lesson, root=root
+    )
 
 
 def mark_headings(body: BeautifulSoup) -> None:
@@ -247,7 +236,10 @@ def build(site: Path = SITE) -> int:
         page, linked = build_page(path)
         target.write_text(page, encoding="utf-8")
         waiting |= linked - done
-    shutil.copy(THEME / "style.css", site)
+        if path in find_lessons():
+            target.with_name(name_slides(path)).write_text(build_slides(path), encoding="utf-8")
+    for sheet in THEME.glob("*.css"):
+        shutil.copy(sheet, site)
     subprocess.run([sys.executable, "-m", "pagefind", "--site", site, "--quiet"], check=True)
     return len(done)
 

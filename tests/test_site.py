@@ -109,8 +109,8 @@ class Page:
             assert time.monotonic() < deadline, condition
             time.sleep(0.05)
 
-    def show_at(self, width: int, scheme: str = "light") -> None:
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=844, deviceScaleFactor=1, mobile=False)
+    def show_at(self, width: int, scheme: str = "light", height: int = 844) -> None:
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
         self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
 
     def faults(self) -> list[str]:
@@ -198,3 +198,26 @@ def test_no_page_is_wider_than_a_phone_or_too_faint_or_asks_another_host(page, s
             page.show_at(1280, scheme)
             assert page.run(TOO_FAINT) == [], f"{path.name}, {scheme}"
         assert page.faults() == [], path.name
+
+
+#: Slides of which something does not fit, or is a figure too small to be read at the back of a room.
+CRAMPED = """[...document.querySelectorAll("section")].filter(slide => {
+  const body = slide.querySelector(".body"), parts = [body, ...body.querySelectorAll("div, pre, p, ul, ol")];
+  return parts.some(e => e.scrollHeight > e.clientHeight + 1 || e.scrollWidth > e.clientWidth + 1)
+    || [...body.querySelectorAll("img")].some(image => image.clientHeight < innerHeight / 3);
+}).map(slide => slide.querySelector("footer span").innerText)"""
+
+
+@in_a_browser
+def test_slides_hold_every_figure_of_their_lesson_fit_the_wall_and_turn_by_keys(page, soups, site, served):
+    for lesson in LESSONS:
+        path = site / "notebooks" / f"{lesson.stem}-slides.html"
+        shown, there = (soups[each].select("main img") for each in (path, path.with_name(f"{lesson.stem}.html")))
+        assert [image["alt"] for image in shown] == [image["alt"] for image in there]
+        page.open(f"{served}/notebooks/{path.name}")
+        for width, height in ((1280, 720), (1024, 768), (1920, 1080)):
+            page.show_at(width, height=height)
+            assert page.run(CRAMPED) == [], f"{path.name} at {width} x {height}"
+    for key, slide in (("PageDown", 1), ("ArrowRight", 2), ("ArrowLeft", 1)):
+        page.call("Input.dispatchKeyEvent", type="keyDown", key=key)
+        page.wait_for(f"Math.abs(scrollY - {slide} * innerHeight) < 2")
