@@ -18,7 +18,11 @@ EXTRAS = "mxnet,evolution,cluster,aws,azure,dev"
 README = """\
 {name} {version}, for Python {python} on {system}. Nothing here needs a network.
 
-To read: open site/index.html in a browser.
+To read: open site/index.html in a browser. Search needs a server: in a terminal in this folder,
+
+    {command} -m http.server --directory site
+
+and http://localhost:8000 in the browser.
 
 To run, in a terminal in this folder:
 

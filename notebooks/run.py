@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import copy
 import csv
+import math
 import os
 import re
 import signal
@@ -225,12 +226,26 @@ def replace_file(path: Path, text: str) -> None:
     os.replace(draft, path)
 
 
+def foresee(paths: Sequence[Path], at_once: int) -> str:
+    """Return what lies ahead: how many notebooks, for how long, and where their pages will be."""
+    minutes = read_minutes(NOTEBOOKS / "minutes.csv")
+    lessons = [path.stem for path in paths if path.stem in minutes]
+    ahead = math.ceil(sum(int(minutes[name]) for name in lessons) / at_once)
+    time_ahead = f", about {ahead} min on two quiet cores" if len(lessons) == len(paths) else ""
+    return f"Notebooks to run: {len(paths)}, {at_once} at a time{time_ahead}. Their pages go to build/."
+
+
+def read_minutes(path: Path) -> dict[str, str]:
+    """Return how long each lesson ran when its outputs were written."""
+    if not path.exists():
+        return {}
+    with open(path, newline="", encoding="utf-8") as file:
+        return {row["notebook"]: row["minutes"] for row in csv.DictReader(file)}
+
+
 def record_minutes(outcome: Outcome, path: Path = NOTEBOOKS / "minutes.csv") -> None:
     """Note how long a lesson ran: to the nearest minute, so that it is the same on most machines."""
-    minutes = {}
-    if path.exists():
-        with open(path, newline="", encoding="utf-8") as file:
-            minutes = {row["notebook"]: row["minutes"] for row in csv.DictReader(file)}
+    minutes = read_minutes(path)
     minutes[outcome.name] = str(max(1, round(outcome.seconds / 60)))
     rows = [f"{name},{minutes[name]}\n" for name in sorted(minutes)]
     replace_file(path, "".join(["notebook,minutes\n", *rows]))
@@ -287,6 +302,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not paths:
         print("There are no lessons yet.")
         return 0
+    print(foresee(paths, 1 if options.write else min(AT_ONCE, len(paths))), flush=True)
     outcomes = asyncio.run(run(paths, options.write))
     print_table(outcomes)
     return int(any(outcome.failure for outcome in outcomes))

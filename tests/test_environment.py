@@ -2,6 +2,7 @@
 
 import ast
 import importlib.metadata
+import json
 import os
 import re
 import shutil
@@ -152,6 +153,9 @@ def test_conda_gets_what_make_installs() -> None:
     assert installed == list(extras)
     assert f"'.[{','.join(installed)}]'" in read("Makefile")
     assert f'".[{",".join(installed)}]"' in read("README.md")
+    container = json.loads(read(".devcontainer/devcontainer.json"))
+    assert container["postCreateCommand"].startswith(f"pip install --constraint constraints.txt --editable '.[{','.join(installed)}]'")
+    assert re.search(r"python:(.+)-bookworm", container["image"])[1] == python.removeprefix("python=")
 
 
 def test_pip_resolves_mxnet_where_make_adds_it() -> None:
@@ -176,6 +180,8 @@ def test_the_licences_are_named_alike_everywhere() -> None:
     images = "CC-BY-SA-3.0"  # those of MNIST in data/ are not ours to license
     assert project["license"].split(" AND ") == [*citation["license"], images]
     assert citation["version"] == project["version"]
+    day = f"{citation['date-released']:%-d %B %Y}"
+    assert re.search(r"^## (.+)$", read("CHANGELOG.md"), re.M)[1] == f"{project['version']}, {day}"
     assert "Apache License" in read("LICENSE") and "Version 2.0" in read("LICENSE")
     assert "Attribution 4.0 International" in read("LICENSE-CC-BY-4.0")
     assert all((ROOT / name).exists() for name in project["license-files"])

@@ -142,6 +142,7 @@ def test_a_failing_notebook_is_named_and_the_others_still_run(project: Path) -> 
     assert re.fullmatch(r"02_dies +[\d.]+  cell 1: import os -> the kernel died", rows[1])
     assert re.fullmatch(r"03_works +[\d.]+  ok", rows[2])
     assert "03_works: running 1 cells" in result.stdout
+    assert result.stdout.startswith(f"Notebooks to run: {len(rows)}, 2 at a time. Their pages go to build/.\n")
     assert result.stderr == ""
     pages = ["01_fails.html", "02_dies.html", "03_works.html"]
     assert sorted(path.name for path in (project / "build").iterdir()) == pages
@@ -212,3 +213,9 @@ def wait_for(path: Path) -> str:
     while not (path.exists() and path.read_text()):
         time.sleep(0.05)
     return path.read_text()
+
+
+def test_what_a_run_will_take_is_said_by_the_minutes_that_were_noted() -> None:
+    assert runner.foresee(runner.find_notebooks(["01"]), 1).count("about 1 min") == 0  # its solutions were not timed
+    thirteen = runner.foresee(runner.find_notebooks(), 2)
+    assert re.fullmatch(r"Notebooks to run: 13, 2 at a time, about [5-9] min on two quiet cores\. .+", thirteen)
