@@ -28,6 +28,7 @@ To run, in a terminal in this folder:
 
     {command} -m venv course
     course/bin/python -m pip install --no-index --find-links wheels "{name}[{extras}]"
+    course/bin/python -m pip install --no-index --find-links wheels --no-deps mxnet    # on Python 3.13 alone
     course/bin/python -m hpo_helpers
     course/bin/python -m jupyterlab --notebook-dir=notebooks
 
