@@ -1,6 +1,7 @@
 """Progress bars: that of `tune`, and one over anything that is counted."""
 
 import os
+import time
 import warnings
 from typing import Any
 
@@ -30,8 +31,10 @@ class ProgressBar(Bar):
         super().__init__(enabled=enabled, total=total, desc="tuning", bar_format=shape)
 
     def show(self, n_finished: int, seconds: float, incumbent: float | None) -> None:
-        """Draw the bar anew."""
+        """Draw the bar anew, at most ten times a second: in a replay drawing would take longer than all else."""
         self.n = min(n_finished if self._counts_trials else seconds, self.total)
         if incumbent is not None:
             self.set_postfix_str(f"incumbent {incumbent:.4g}", refresh=False)
-        self.refresh()
+        if not self.disable and time.time() - self.last_print_t >= self.mininterval:
+            self.refresh()
+            self.last_print_t = time.time()
