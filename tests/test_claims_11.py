@@ -59,7 +59,7 @@ def test_names_and_hyperparameters_have_these_limits(model):
     assert not re.fullmatch(model.shape_for("TrainingJobName").metadata["pattern"], "an_underscore")
     said = claimed(LESSON, r"\*hyperparameters\* are at most (\d+) texts")
     assert said == [model.shape_for("HyperParameters").metadata["max"]]
-    (said,) = claimed(LESSON, r"name of a tuning job has at most (\d+) letters")
+    (said,) = claimed(LESSON, r"name of a tuning job has at most (\d+) characters")
     assert said == model.shape_for("HyperParameterTuningJobName").metadata["max"]
     assert len("hpo-lesson-11-12345678-tuner") <= said >= len("hpo-lesson-11-12345678-grid")
     tags = documentation(model.operation_model("CreateHyperParameterTuningJob").input_shape.members["Tags"])
