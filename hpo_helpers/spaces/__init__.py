@@ -1,14 +1,14 @@
 """What is searched: named search spaces, the unit cube, and the same space in other systems' dialects.
 
-Each dialect has two functions: one from a dict of Optuna distributions to what that system takes, and one
-back. What a dialect cannot say is a ValueError; nothing is rounded or left out in silence.
+Each dialect has a function from a dict of Optuna distributions to what that system takes; Azure has one back.
+What a dialect cannot say is a ValueError; nothing is rounded or left out in silence.
 """
 
 from hpo_helpers.spaces import ties  # noqa: F401 (changes Optuna's TPE)
 from hpo_helpers.spaces.azure import from_azure, to_azure
 from hpo_helpers.spaces.named import MNIST_CNN, MNIST_MLP, MNIST_MLP_13, XGBOOST
-from hpo_helpers.spaces.sagemaker import from_sagemaker, to_sagemaker
-from hpo_helpers.spaces.scipy_stats import from_scipy, to_scipy
+from hpo_helpers.spaces.sagemaker import to_sagemaker
+from hpo_helpers.spaces.scipy_stats import to_scipy
 from hpo_helpers.spaces.unit_cube import from_unit_cube, to_unit_cube
 
 __all__ = [
@@ -17,8 +17,6 @@ __all__ = [
     "MNIST_MLP_13",
     "XGBOOST",
     "from_azure",
-    "from_sagemaker",
-    "from_scipy",
     "from_unit_cube",
     "to_azure",
     "to_sagemaker",

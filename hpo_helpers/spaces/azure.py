@@ -6,7 +6,7 @@ from typing import Any
 
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from hpo_helpers.spaces.wording import Space, keeping, number, read_each, say_each, span, stepped, tidy
+from hpo_helpers.spaces.wording import Space, items, keeping, refusing, say_each
 
 DIALECT = "Azure"
 TEXTS = "its categories are strings and numbers: write 'true' or 'none', and convert in the training script"
@@ -41,7 +41,11 @@ def from_azure(search_space: Mapping[str, Mapping[str, Any]]) -> Space:
     ValueError
         On normal distributions, choices within choices, and q-expressions without a counterpart in Optuna.
     """
-    return read_each(search_space, DIALECT, _read)
+    space = {}
+    for name, expression in items(search_space):
+        with refusing(f"Optuna cannot say {name!r}, {expression!r} of {DIALECT}"):
+            space[name] = _read(expression)
+    return space
 
 
 def _say(distribution):
@@ -84,32 +88,31 @@ def _choice(values):
 
 
 def _quniform(min_value, max_value, q):
-    if not all(_is_multiple(bound, number(q)) for bound in (number(min_value), number(max_value))):
+    if not (_is_multiple(min_value, q) and _is_multiple(max_value, q)):
         raise ValueError("its q-steps leave the bounds: make both multiples of q")
-    whole = all(isinstance(field, int) for field in (min_value, max_value, q))
-    size = round((max_value - min_value) / q) + 1
-    return stepped(IntDistribution if whole else FloatDistribution, min_value, max_value, size)
+    is_whole = all(isinstance(field, int) for field in (min_value, max_value, q))
+    return (IntDistribution if is_whole else FloatDistribution)(min_value, max_value, step=q)
 
 
 def _loguniform(min_value, max_value):
-    return span(FloatDistribution, *_powers(min_value, max_value), log=True)
+    return FloatDistribution(_power(min_value), _power(max_value), log=True)
 
 
 def _qloguniform(min_value, max_value, q):
-    low, high = _powers(min_value, max_value)
-    if number(q) != 1 or not (low.is_integer() and high.is_integer() and low >= 1):
+    low, high = _power(min_value), _power(max_value)
+    if q != 1 or not (low.is_integer() and high.is_integer() and low >= 1):
         raise ValueError("on a logarithmic range it steps by 1 alone, between whole numbers: choose them so")
-    return span(IntDistribution, int(low), int(high), log=True)
+    return IntDistribution(int(low), int(high), log=True)
 
 
-def _powers(*exponents):
-    return [tidy(math.exp(number(exponent))) for exponent in exponents]
+def _power(exponent):
+    return float(f"{math.exp(exponent):.12g}")  # without the rounding of log and exp
 
 
 READERS = {
     "choice": _choice,
-    "randint": lambda upper: span(IntDistribution, 0, number(upper) - 1),
-    "uniform": lambda min_value, max_value: span(FloatDistribution, min_value, max_value),
+    "randint": lambda upper: IntDistribution(0, upper - 1),
+    "uniform": lambda min_value, max_value: FloatDistribution(min_value, max_value),
     "quniform": _quniform,
     "loguniform": _loguniform,
     "qloguniform": _qloguniform,
