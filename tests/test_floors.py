@@ -42,7 +42,7 @@ MAY_KNOW = {
     "__main__": {"datasets"},
 }
 #: What these are for is to use such a library.
-OF_A_LIBRARY = ("plotting", "report", "gaussian_process", "mxnet_compat", "monitor", "cluster")
+OF_A_LIBRARY = ("plotting", "report", "gaussian_process", "mxnet_compat", "cluster")
 HEAVY = {"mxnet", "torch", "matplotlib", "boto3", "moto", "azure", "inspyred", "sklearn", "scipy", "pooch", "joblib", "distributed"}
 
 

@@ -449,11 +449,9 @@ def test_the_server_listens_on_the_loopback_interface_alone_and_asks_for_its_key
 # Its own end
 
 
-GRANDCHILD = """
-import os, subprocess, sys, time
-other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
-print("pids", os.getpid(), os.getppid(), other.pid, flush=True)
-time.sleep(600)
+CHILD = """
+import subprocess, sys
+print(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]).pid)
 """
 IN_A_PROCESS = """
 import json, signal, sys, time
@@ -463,11 +461,6 @@ rehearsal = Rehearsal()
 print(json.dumps({"environment": rehearsal.environment, "role": rehearsal.role}), flush=True)
 sys.stdin.read()
 """
-
-
-def pids_of(clients, name):
-    """Return the processes of a job that runs `GRANDCHILD`: script, monitor, grandchild."""
-    return [int(text) for text in log_lines(clients, name)[0].split()[1:]]
 
 
 def gone(pid):
@@ -492,32 +485,22 @@ def processes():
         process.stdout.close()
 
 
-def test_nothing_keeps_running_after_the_end_of_a_rehearsal_however_it_ends(processes):
-    pids = []
-    for process in processes:
+def test_no_script_runs_on_after_the_end_of_a_rehearsal_however_it_ends(processes):
+    for process, end in zip(processes, (signal.SIGINT, signal.SIGKILL)):  # its block is never left
         clients = clients_of(SimpleNamespace(**json.loads(process.stdout.readline())))
-        start(clients, "left", GRANDCHILD)
+        start(clients, "asleep", SLEEP)
         start(clients, "stubborn", STUBBORN)
-        pids += pids_of(clients, "left")
-        pids += [child.pid for child in psutil.Process(process.pid).children(recursive=True)]
-    assert len(pids) == 2 * (3 + 5) and not any(gone(pid) for pid in pids)
-    interrupted, killed = processes
-    interrupted.send_signal(signal.SIGINT)  # the block is never left, Python ends
-    killed.kill()
-    for process in processes:
+        pids = [child.pid for child in psutil.Process(process.pid).children(recursive=True)]
+        assert len(pids) == 2 and not any(map(gone, pids))
+        process.send_signal(end)
         process.wait(20)
-    until(lambda: all(gone(pid) for pid in pids), timeout=5)
+        until(lambda: all(map(gone, pids)), timeout=5)
 
 
-def test_what_a_script_leaves_running_ends_with_it_and_it_ends_with_its_monitor(clients):
-    run_job(clients, "leaves", GRANDCHILD.replace("time.sleep(600)\n", "pass\n"))
-    assert all(gone(pid) for pid in pids_of(clients, "leaves"))
-    start(clients, "monitor", GRANDCHILD)
-    script, monitor, grandchild = pids_of(clients, "monitor")
-    os.kill(monitor, signal.SIGKILL)
-    until(lambda: gone(script), timeout=5)
-    assert ended(clients, "monitor")["TrainingJobStatus"] == "Failed"
-    psutil.Process(grandchild).kill()  # nobody else is left to end it
+def test_what_a_script_leaves_running_ends_with_it(clients):
+    run_job(clients, "leaves", CHILD)
+    (pid,) = map(int, log_lines(clients, "leaves"))
+    until(lambda: gone(pid), timeout=5)
 
 
 @pytest.mark.filterwarnings("ignore:This process")

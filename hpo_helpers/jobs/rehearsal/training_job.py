@@ -4,11 +4,12 @@ import contextlib
 import math
 import os
 import select
+import signal
 import sys
 import tempfile
 import time
 from pathlib import Path
-from subprocess import PIPE, STDOUT, Popen
+from subprocess import DEVNULL, PIPE, STDOUT, Popen
 from typing import Any
 
 from hpo_helpers.jobs.rehearsal.files import JobFailed, Store
@@ -17,7 +18,13 @@ from hpo_helpers.jobs.rehearsal.log import JobLog
 from hpo_helpers.jobs.rehearsal.requests import Fields, check_training
 from hpo_helpers.jobs.rehearsal.script import Script, algorithm_error
 
-MONITOR = Path(__file__).with_name("monitor.py")
+#: What a process runs before it becomes the script: on Linux, that ends with the rehearsal however this ends.
+END_TOO = """
+import ctypes, os, sys
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, 9)  # PR_SET_PDEATHSIG, SIGKILL
+os.execv(sys.argv[1], sys.argv[1:])
+"""
 A_DAY = 86400  #: how long a job may run that does not say
 LOOK_SECONDS = 0.05  #: how often a job that prints nothing looks whether it is to end
 
@@ -88,9 +95,9 @@ class TrainingJob(Job):
         self.move_to("Downloading", TrainingStartTime=now())
         script = self._fetch(folder)
         self.log.open()
-        monitor = _start_monitor(script)
+        process = _start(script)
         self.move_to("Training")
-        exit_code = self._follow(monitor)
+        exit_code = self._follow(process)
         self.move_to("Uploading")
         place = self.fields["OutputDataConfig"]["S3OutputPath"].rstrip("/")
         place = f"{place}/{self.name}/output"
@@ -120,16 +127,19 @@ class TrainingJob(Job):
         script.check()
         return script
 
-    def _follow(self, monitor):
+    def _follow(self, process):
         """Pass on what the script prints until it has ended, and return its exit code."""
-        with monitor.stdin, monitor.stdout:
-            while (output := _read(monitor)) is not None:
-                self.log.write(output)
-                self._end_in_time(monitor)
-        self.log.write(b"\n")  # the last line need not have an end
-        return monitor.wait()
+        try:
+            with process.stdout:
+                while (output := _read(process)) is not None:
+                    self.log.write(output)
+                    self._end_in_time(process)
+            self.log.write(b"\n")  # the last line need not have an end
+            return process.wait()
+        finally:
+            _kill(process)
 
-    def _end_in_time(self, monitor):
+    def _end_in_time(self, process):
         """Ask the script to end, or kill it, if it is time for that."""
         moment = time.monotonic()
         if moment > self._deadline and not self.stopping.is_set():
@@ -138,25 +148,31 @@ class TrainingJob(Job):
         if self.stopping.is_set() and not self._is_asked_to_end:
             self._is_asked_to_end = True
             self._kill_at = min(self._kill_at, moment + self._rehearsal.stop_seconds)
-            with contextlib.suppress(BrokenPipeError):  # it has just ended
-                os.write(monitor.stdin.fileno(), b"s")
+            process.terminate()
         if moment > self._kill_at:
-            monitor.stdin.close()
+            _kill(process)
 
 
-def _start_monitor(script):
-    command = [sys.executable, "-I", "-S", str(MONITOR), *script.command]
-    options = {"cwd": script.code, "env": script.environment, "stderr": STDOUT}
+def _start(script):
+    command = [sys.executable, "-I", "-S", "-c", END_TOO, *script.command]
+    options = {"cwd": script.code, "env": script.environment, "stdin": DEVNULL, "stderr": STDOUT}
     try:  # in a session of its own it is out of reach of the terminal's Ctrl-C
-        return Popen(command, stdin=PIPE, stdout=PIPE, start_new_session=True, **options)
+        return Popen(command, stdout=PIPE, start_new_session=True, **options)
     except (OSError, ValueError) as error:  # a name or value that no environment can hold
         raise algorithm_error(f"the script cannot be started: {error}") from error
 
 
-def _read(monitor):
+def _kill(process):
+    """Kill a script with what it has started, but for what has left its session."""
+    with contextlib.suppress(OSError):  # nothing of it is left
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _read(process):
     """Return what the script has printed, after a moment at most; None once it has ended."""
-    has_ended = monitor.poll() is not None
-    if select.select([monitor.stdout], [], [], LOOK_SECONDS)[0]:
-        return os.read(monitor.stdout.fileno(), 16384) or None
-    # Without its monitor, what a script has started may hold the output open.
+    has_ended = process.poll() is not None
+    if select.select([process.stdout], [], [], LOOK_SECONDS)[0]:
+        if output := os.read(process.stdout.fileno(), 16384):
+            return output
+    # What a script has started may hold the output open.
     return None if has_ended else b""
