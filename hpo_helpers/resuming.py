@@ -15,7 +15,7 @@ from typing import Any
 import optuna
 import psutil
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.storages import InMemoryStorage, fail_stale_trials
+from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 #: When this process got to work. (psutil knows when it started, but to a second only.)
@@ -91,13 +91,8 @@ def last_time(study: optuna.Study) -> float:
 def close_abandoned_trials(study: optuna.Study) -> bool:
     """Close what a dead process left running, queue it again, and say whether there was any.
 
-    A trial of a process that lives, or may live on another machine, is left alone. Where the
-    storage has heartbeats, Optuna closes those that other programs left.
+    A trial of a process that lives, or may live on another machine, is left alone.
     """
-    if _has_heartbeats(study):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            fail_stale_trials(study)
     return _close(study, [trial for trial in _running(study) if _is_abandoned(study, trial)])
 
 
@@ -161,11 +156,10 @@ def _is_abandoned(study, trial):
     owner = trial.user_attrs.get("owner")
     if owner is not None:
         return _is_dead(owner)
-    # Either a process died between asking and signing, or somebody asks by hand, here perhaps, or
-    # Optuna's own optimize trains it, whose heartbeats are heeded.
+    # Either a process died between asking and signing, or somebody asks by hand, here perhaps.
     tuned_by = _signs_of_life(study).values()
     lives_here = [each["host"] == socket.gethostname() and not _is_dead(each) for each in tuned_by]
-    if _has_heartbeats(study) or not tuned_by or any(lives_here):
+    if not tuned_by or any(lives_here):
         return False
     return trial.datetime_start.timestamp() < BEGUN
 
@@ -206,10 +200,6 @@ def _running(study):
 
 def _host(trial):
     return trial.user_attrs.get("owner", {}).get("host")
-
-
-def _has_heartbeats(study):
-    return getattr(study._storage, "get_heartbeat_interval", lambda: None)() is not None
 
 
 def _this_process():

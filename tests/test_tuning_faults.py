@@ -316,24 +316,6 @@ def test_processes_share_a_grid(tmp_path):
 # Other storages
 
 
-@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
-@pytest.mark.parametrize("grace_period, state", [(1, TrialState.FAIL), (60, TrialState.RUNNING)])
-def test_a_trial_of_another_program_is_judged_by_its_heartbeat(tmp_path, monkeypatch, grace_period, state):
-    monkeypatch.setattr(resuming, "BEGUN", time.time() + 60)  # as of a process that came later
-    retry = optuna.storages.RetryHeartbeatStaleTrialCallback()
-    beats = {"heartbeat_interval": 1, "grace_period": grace_period, "heartbeat_stale_trial_callback": retry}
-    storage = optuna.storages.RDBStorage(f"sqlite:///{tmp_path}/study.db", **beats)
-    study = optuna.create_study(storage=storage)
-    study.set_user_attr("tuned by one that is dead", {"host": socket.gethostname(), "pid": 2**22 + 1, "started": 0.0})
-    trial = study.ask({"x": FloatDistribution(0, 1)})
-    storage.record_heartbeat(trial._trial_id)
-    time.sleep(2.1 if state == TrialState.FAIL else 0)
-    launcher = VirtualLauncher(lambda params: iter([(1.0, params["x"])]), 1)
-    tune(study, {"x": FloatDistribution(0, 1)}, launcher, epochs=1, n_trials=2, progress=False)
-    assert study.trials[0].state == state
-    assert (trial.params in [job.params for job in launcher.jobs]) == (state == TrialState.FAIL)
-
-
 def test_a_journal_holds_each_report_once(tmp_path):
     sizes = []
     for epochs in (50, 150):
