@@ -96,20 +96,6 @@ def close_abandoned_trials(study: optuna.Study) -> bool:
     return _close(study, [trial for trial in _running(study) if _is_abandoned(study, trial)])
 
 
-def close_trials_of(study: optuna.Study, host: str) -> None:
-    """Close what a machine that is gone left running, and queue its configurations again.
-
-    Parameters
-    ----------
-    study
-        A study that `tune` worked on.
-    host
-        The name of the machine, as the warning of `tune` has it. What runs there after all ends with an
-        error at its next report.
-    """
-    _close(study, [trial for trial in _running(study) if _host(trial) == host])
-
-
 def close_silent_trials(study: optuna.Study) -> bool:
     """Close the trials of silent processes on other machines; say whether there were any."""
     if close_abandoned_trials(study):
@@ -121,8 +107,7 @@ def close_silent_trials(study: optuna.Study) -> bool:
     hosts = sorted(set(map(_host, elsewhere)))
     warnings.warn(
         f"trials {numbers} are in training on {', '.join(map(repr, hosts))}, and count. Without a sign of "
-        f"life within {SILENCE_SECONDS:g} s they are closed and trained here. "
-        "hpo_helpers.resuming.close_trials_of(study, host) does so at once",
+        f"life within {SILENCE_SECONDS:g} s they are closed and trained here",
         stacklevel=5,
     )
     before, deadline = _signs_of_life(study), time.monotonic() + SILENCE_SECONDS

@@ -330,9 +330,6 @@ def test_what_a_process_on_another_machine_left_is_trained_here_unless_it_gives_
     states = Counter(trial.state for trial in study.trials)
     assert states == {TrialState.COMPLETE: 3, TrialState.FAIL: 1, TrialState.RUNNING: 1}
     assert [t.params for t in study.trials if t.user_attrs.get("retry_of") == 0] == [study.trials[0].params]
-    resuming.close_trials_of(study, "alive")
-    run(study, n_trials=4)
-    assert Counter(t.state for t in study.trials) == {TrialState.COMPLETE: 4, TrialState.FAIL: 2}
 
 
 @pytest.mark.parametrize("owner", [DEAD, DEAD | {"host": "gone"}])
