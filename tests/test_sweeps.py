@@ -19,7 +19,6 @@ from virtual import VirtualLauncher
 
 from hpo_helpers import sweeps
 from hpo_helpers.jobs import log_metrics
-from hpo_helpers.journal import open_journal
 from hpo_helpers.plotting import ORANGE
 from hpo_helpers.spaces import MNIST_CNN, to_azure
 from hpo_helpers.sweeps import picture, space_of
@@ -333,17 +332,6 @@ def test_bayesian_sampling_is_optuna_s_and_learns():
     assert isinstance(study.sampler, optuna.samplers.TPESampler)
     levels = [trial.user_attrs["parameters"]["level"] for trial in study.trials]
     assert sum(levels[20:]) / 20 < 0.3 < sum(levels[:10]) / 10
-
-
-def test_a_sweep_goes_on_where_its_study_is_kept_and_another_is_a_study_of_its_own(tmp_path):
-    storage = open_journal(tmp_path / "sweep.journal")
-    run(build(LEVELS, max_total_trials=5), storage=storage)
-    study, launcher = run(build(LEVELS, max_total_trials=8), storage=storage)
-    assert len(launcher.jobs) == 3 and len(sweeps.child_runs(study)) == 8
-    other = build(LEVELS, max_total_trials=4)
-    space, policy = {"search_space.level.max_value": 0.8}, {"early_termination": POLICIES["factor"]}
-    for changes in (space, policy, {"objective.goal": "maximize"}, {"sampling_algorithm": "bayesian"}):
-        assert len(run(changed(other, changes), storage=storage)[1].jobs) == 4
 
 
 def test_limits_on_time_are_kept():

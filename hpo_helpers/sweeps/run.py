@@ -3,7 +3,6 @@
 import math
 import os
 import time
-import zlib
 
 import optuna
 import pandas as pd
@@ -28,7 +27,6 @@ def run_sweep(
     epochs: int,
     seed: int = 0,
     live: bool = False,
-    storage: str | optuna.storages.BaseStorage | None = None,
 ) -> optuna.Study:
     """Run a sweep job on this machine, or wherever a launcher runs its jobs.
 
@@ -47,8 +45,6 @@ def run_sweep(
         Of the sampler; a seed, rule or base that the job names is Azure's alone.
     live
         Show the trials' metric curves as they come, in a notebook.
-    storage
-        Where Optuna keeps the study: there, the same sweep goes on, with larger limits too.
 
     Returns
     -------
@@ -65,12 +61,9 @@ def run_sweep(
     advice = f"the sweep compares {metric!r}: give the launcher that metric"
     require(launcher.metric == metric, advice, launcher.metric)
     study = optuna.create_study(
-        study_name=_name_of(sweep, epochs, seed),
         direction=direction_of(sweep),
         sampler=_sampler_of(sweep, seed),
         pruner=policy_of(sweep) or optuna.pruners.NopPruner(),
-        storage=storage,
-        load_if_exists=storage is not None,
     )
     study.set_user_attr("primary_metric", metric)
     limited = _SweepLauncher(launcher, limits, study if live else None)
@@ -112,13 +105,6 @@ def child_runs(study: optuna.Study) -> pd.DataFrame:
         if "requeued" not in trial.user_attrs
     ]
     return pd.DataFrame(rows).sort_values(metric, ascending=best is min, ignore_index=True)
-
-
-def _name_of(sweep, epochs, seed):
-    """Name a study by all that its trials have in common, so that another sweep is another study."""
-    keys = ("search_space", "objective", "sampling_algorithm", "early_termination")
-    common = zlib.crc32(repr([epochs, *map(sweep.get, keys)]).encode())
-    return f"{sweep.get('experiment_name', 'sweep')}-{seed}-{common:08x}"
 
 
 def _sampler_of(sweep, seed):
