@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 
-from hpo_helpers.jobs.rehearsal.service import KEY_PREFIX, ROLE, Rehearsal
-
-REHEARSAL_LINE = "rehearsal on this machine: nothing is billed"
+from hpo_helpers.jobs.rehearsal.service import ROLE, Rehearsal
 
 
 class Place:
@@ -22,39 +21,20 @@ class Place:
         The ARN of a role for the jobs of a rehearsal; None on AWS, where the reader names one.
     """
 
-    def __init__(self, line: str, is_rehearsal: bool, rehearsal: Rehearsal | None = None) -> None:
-        self.is_rehearsal, self.rehearsal = is_rehearsal, rehearsal
-        self.role = ROLE if is_rehearsal else None
+    def __init__(self, line: str, rehearsal: Rehearsal | None = None) -> None:
+        self.rehearsal, self.is_rehearsal = rehearsal, rehearsal is not None
+        self.role = ROLE if self.is_rehearsal else None
         self._line = line
-        variables = rehearsal.environment if rehearsal else {}
-        self._before = {name: os.environ.get(name) for name in variables}
-        _set(variables)
-
-    def close(self) -> None:
-        """End the rehearsal that `connect` has started, and let boto3 find what it found before."""
-        if self.rehearsal is not None:
-            self.rehearsal.close()
-            _set(self._before)
-            self._before = {}
 
     def __repr__(self) -> str:
         return self._line
 
-    def __enter__(self) -> Place:
-        return self
 
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-
-_started: list[Place] = []
-
-
+@functools.cache
 def connect() -> Place:
     """Use AWS if boto3 finds credentials, else start a rehearsal and lead boto3 to it.
 
-    The variables of a rehearsal are set in `os.environ`, until the returned object is closed.
-    Called again, it returns what it returned before.
+    The variables of a rehearsal are set in `os.environ`. Called again, it returns what it returned before.
 
     Raises
     ------
@@ -63,15 +43,13 @@ def connect() -> Place:
     """
     import boto3
 
-    if _started and _started[-1].rehearsal is Rehearsal.running is not None:
-        return _started[-1]
-    if os.environ.get("AWS_ACCESS_KEY_ID", "").startswith(KEY_PREFIX):  # of the parent process
-        return Place(REHEARSAL_LINE, is_rehearsal=True)
     session = boto3.Session()
     if session.get_credentials():
-        return Place(_describe_aws(session), is_rehearsal=False)
-    _started.append(Place(REHEARSAL_LINE, is_rehearsal=True, rehearsal=Rehearsal()))
-    return _started[-1]
+        return Place(_describe_aws(session))
+    rehearsal = Rehearsal()
+    os.environ.update(rehearsal.environment)
+    boto3.setup_default_session()  # it keeps what it has read
+    return Place("rehearsal on this machine: nothing is billed", rehearsal)
 
 
 def _describe_aws(session):
@@ -89,14 +67,3 @@ def _describe_aws(session):
             f"them, or remove them to rehearse here ({type(error).__name__}: {error})"
         ) from error
     return f"on AWS, account {account}, region {session.region_name}: jobs cost money"
-
-
-def _set(variables):
-    """Set variables, or remove those that are None, and let boto3 read them anew."""
-    import boto3
-
-    for name, text in variables.items():
-        os.environ.pop(name, None)
-        if text is not None:
-            os.environ[name] = text
-    boto3.setup_default_session()  # it keeps what it has read

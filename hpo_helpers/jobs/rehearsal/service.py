@@ -14,7 +14,6 @@ from hpo_helpers.jobs.rehearsal.requests import ServiceError
 from hpo_helpers.jobs.rehearsal.server import HOST, serve
 
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/rehearsal"
-KEY_PREFIX = "REHEARSAL"  #: how the access keys of every rehearsal begin
 
 
 class Rehearsal:
@@ -49,7 +48,7 @@ class Rehearsal:
         self.failures: list[str] = []
         self._throttled = iter(())
         self._owner = os.getpid()
-        self._key = KEY_PREFIX + secrets.token_hex(16).upper()
+        self._key = "REHEARSAL" + secrets.token_hex(16).upper()
         self._server = serve(self._key, self._answer, self._streams)
         self.url = f"http://{HOST}:{self._server.server_port}"
         self.s3, self.logs = self._client("s3"), self._client("logs")
