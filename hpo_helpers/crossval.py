@@ -15,20 +15,10 @@ class FoldError(RuntimeError):
     """A fold has no value; the message names its number and the reason."""
 
 
-def cross_validate(
-    launcher: Launcher, params: Mapping[str, Any], k: int, *, fold_timeout: float | None = None
-) -> list[float]:
-    """Return the metric on each fold's validation examples, in the order of the folds.
-
-    Parameters and errors are those of `evaluate_folds`.
-    """
-    return [value for _, value in evaluate_folds(launcher, params, k, fold_timeout=fold_timeout)]
-
-
 def evaluate_folds(
     launcher: Launcher, params: Mapping[str, Any], k: int, *, fold_timeout: float | None = None
-) -> Iterator[tuple[int, float]]:
-    """Yield each fold's number and value, in the order of the folds.
+) -> Iterator[float]:
+    """Yield the metric on each fold's validation examples, in the order of the folds.
 
     To end early is to stop iterating: folds that still run are stopped then.
 
@@ -62,7 +52,7 @@ def evaluate_folds(
                 launcher.wait(jobs, time_left if time_left < math.inf else None)
                 values |= {ended.number: ended.value for ended in running if ended.has_ended()}
                 running = [other for other in running if other.number not in values]
-            yield fold, values[fold]
+            yield values[fold]
     finally:
         _stop(launcher, [other.job for other in running])
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from hpo_helpers.crossval import FoldError, cross_validate, evaluate_folds
+from hpo_helpers.crossval import FoldError, evaluate_folds
 from hpo_helpers.jobs import JobStatus, make_report
 from hpo_helpers.jobs.local import LocalLauncher
 
@@ -74,24 +74,24 @@ def alive(tmp_path):
 def test_folds_run_side_by_side_and_their_values_come_in_order_whichever_ends_last(launcher, params, n_workers):
     launcher.n_workers = n_workers
     does = params() if n_workers == 1 else params(fold_0="wait for the last")
-    assert cross_validate(launcher, does, 5) == [0.9, 0.91, 0.92, 0.93, 0.94]
+    assert list(evaluate_folds(launcher, does, 5)) == [0.9, 0.91, 0.92, 0.93, 0.94]
 
 
 def test_a_fold_that_fails_is_named_with_its_reason_and_stops_others(launcher, params, alive):
     with pytest.raises(FoldError, match="^fold 1 failed: ValueError: the solver gave up"):
-        cross_validate(launcher, params(fold_0="hang", fold_1="raise", fold_2="hang"), 5)
+        list(evaluate_folds(launcher, params(fold_0="hang", fold_1="raise", fold_2="hang"), 5))
     assert alive() == []
 
 
 def test_a_fold_that_exceeds_its_time_is_named_and_stopped_with_the_others(launcher, params, alive):
     with pytest.raises(FoldError, match=r"^fold 2 had not ended after 1 s \(fold_timeout\)$"):
-        cross_validate(launcher, params(fold_2="hang", fold_3="hang"), 4, fold_timeout=1)
+        list(evaluate_folds(launcher, params(fold_2="hang", fold_3="hang"), 4, fold_timeout=1))
     assert alive() == []
-    assert cross_validate(launcher, params(), 3, fold_timeout=PATIENCE) == [0.9, 0.91, 0.92]
+    assert list(evaluate_folds(launcher, params(), 3, fold_timeout=PATIENCE)) == [0.9, 0.91, 0.92]
 
 
 def test_whoever_stops_iterating_stops_the_folds(launcher, params, alive):
-    for fold, _value in evaluate_folds(launcher, params(fold_1="hang", fold_2="hang"), 5):
+    for fold, _value in enumerate(evaluate_folds(launcher, params(fold_1="hang", fold_2="hang"), 5)):
         assert fold == 0
         break
     assert alive() == []
@@ -100,7 +100,7 @@ def test_whoever_stops_iterating_stops_the_folds(launcher, params, alive):
 @pytest.mark.parametrize("k", [1, 11, 2.5])
 def test_a_wrong_k_is_named(launcher, k):
     with pytest.raises(ValueError, match=f"k must be a whole number from 2 to 10, got {k!r}"):
-        cross_validate(launcher, {}, k)
+        list(evaluate_folds(launcher, {}, k))
 
 
 # A cloud: its jobs go on for a while once they are told to stop, and it may lower its number of workers.
@@ -154,17 +154,17 @@ class SlowCloud:
 
 def test_a_cloud_that_lowers_its_number_of_workers_gets_no_more_jobs_than_it_takes():
     cloud = SlowCloud(n_workers=3)
-    assert cross_validate(cloud, {}, 10) == [0.5] * 10
+    assert list(evaluate_folds(cloud, {}, 10)) == [0.5] * 10
     assert cloud.n_workers == 2
 
 
 def test_the_jobs_of_a_cloud_are_waited_for_until_they_have_stopped():
     cloud = SlowCloud(n_workers=4)
     with pytest.raises(FoldError, match="fold 0 had not ended after 5 s"):
-        cross_validate(cloud, {}, 4, fold_timeout=5)
+        list(evaluate_folds(cloud, {}, 4, fold_timeout=5))
     assert cloud.now == 65
     assert all(job.finished and job.status is JobStatus.STOPPED for job in cloud.jobs)
-    assert cross_validate(cloud, {}, 2) == [0.5, 0.5]
+    assert list(evaluate_folds(cloud, {}, 2)) == [0.5, 0.5]
 
 
 FAULTS = [({"endings": {0: JobStatus.STOPPED}}, "was stopped from outside"), ({"reports": 0}, "ended without a report")]
@@ -173,4 +173,4 @@ FAULTS = [({"endings": {0: JobStatus.STOPPED}}, "was stopped from outside"), ({"
 @pytest.mark.parametrize(("does", "fault"), FAULTS)
 def test_a_job_that_gives_no_value_fails_its_fold(does, fault):
     with pytest.raises(FoldError, match=f"fold 0 {fault}"):
-        cross_validate(SlowCloud(n_workers=2, **does), {}, 3)
+        list(evaluate_folds(SlowCloud(n_workers=2, **does), {}, 3))
