@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 import optuna
 import pandas as pd
+from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.pruners import NopPruner
 from optuna.samplers import RandomSampler, TPESampler
 
@@ -35,7 +36,6 @@ from hpo_helpers.comparing import paired_differences, reports
 from hpo_helpers.datasets import MNIST, load_mnist
 from hpo_helpers.evolution import evolve, real_coded
 from hpo_helpers.jobs.replay import ReplayLauncher
-from hpo_helpers.spaces import MNIST_MLP
 from hpo_helpers.train_mnist import train
 from hpo_helpers.tuning import tune
 
@@ -46,6 +46,8 @@ from methods import FIRST, new_study, successive_halving, univariate_tpe  # noqa
 from recording import read_finished, record, train_all, train_timed  # noqa: E402
 
 EPOCHS = 50
+#: The search space as published: how long is trained is among what is searched.
+MNIST_MLP = {"learning_rate": FloatDistribution(0.01, 0.2), "epochs": IntDistribution(10, EPOCHS)}
 LEARNING_RATES = [round(rate, 2) for rate in np.linspace(0.01, 0.2, 20)]
 N_CURVES = 3  # of each learning rate
 #: What the published network had besides: no momentum, no dropout, no weight decay.

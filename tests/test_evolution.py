@@ -14,7 +14,6 @@ from optuna.trial import TrialState
 from virtual import VirtualLauncher
 
 from hpo_helpers.evolution import decode, evolve, real_coded
-from hpo_helpers.spaces import MNIST_MLP
 
 MIXED = {
     "rate": FloatDistribution(1e-4, 1.0, log=True),
@@ -24,6 +23,7 @@ MIXED = {
     "activation": CategoricalDistribution(["relu", "tanh", None]),
     "batch": IntDistribution(32, 32),
 }
+WITH_EPOCHS = {"learning_rate": FloatDistribution(0.01, 0.2), "epochs": IntDistribution(10, 50)}
 SINGLE = {"GA": ec.GA, "PSO": swarm.PSO, "ES": ec.ES, "DEA": ec.DEA, "SA": ec.SA}
 MULTI = {"PAES": emo.PAES, "NSGA2": emo.NSGA2}
 
@@ -107,7 +107,7 @@ def test_every_optimiser_stays_in_the_space_and_reaches_all_kinds_of_values(name
 
 
 def test_a_generation_is_trained_in_parallel_and_the_next_one_waits_for_it():
-    study, _ = search(real_coded(ec.GA(random.Random(0))), by_length, MNIST_MLP, epochs=50, generations=4)
+    study, _ = search(real_coded(ec.GA(random.Random(0))), by_length, WITH_EPOCHS, epochs=50, generations=4)
     times = [(trial.user_attrs["started"], trial.user_attrs["finished"]) for trial in study.trials]
     generations = [times[first : first + 3] for first in range(0, 12, 3)]
     assert all(len({started for started, _ in trials}) == 1 for trials in generations)
@@ -129,7 +129,7 @@ def test_configurations_that_are_close_are_not_taken_for_equal():
 
 def test_a_pruned_trial_is_worth_its_last_report():
     study = new_study(pruner=SuccessiveHalvingPruner(min_resource=1, reduction_factor=3))
-    _, evaluations = search(real_coded(ec.GA(random.Random(0))), by_length, MNIST_MLP, study, epochs=50)
+    _, evaluations = search(real_coded(ec.GA(random.Random(0))), by_length, WITH_EPOCHS, study, epochs=50)
     pruned = [trial for _, trial in evaluations if trial.state == TrialState.PRUNED]
     assert len(pruned) > 5
     assert all(trial.value == trial.intermediate_values[trial.last_step] for trial in pruned)
@@ -155,7 +155,7 @@ def test_a_run_of_failures_ends_the_search():
 
 def test_time_ends_it_and_what_runs_is_pruned():
     optimiser = real_coded(ec.GA(random.Random(0)))
-    study, evaluations = search(optimiser, by_length, MNIST_MLP, epochs=50, generations=None, timeout=70)
+    study, evaluations = search(optimiser, by_length, WITH_EPOCHS, epochs=50, generations=None, timeout=70)
     assert max(trial.user_attrs["finished"] for trial in study.trials) == 70
     assert [trial.state for trial in study.trials].count(TrialState.PRUNED) > 0
     assert len(evaluations) == len(study.trials)

@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 
 from hpo_helpers.datasets import DataError, load_curves, load_table
-from hpo_helpers.spaces import MNIST_MLP
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "mnist_mlp.py"
 
@@ -38,7 +37,7 @@ def test_the_curves_are_whole_and_reach_to_the_bounds_of_the_space(script, curve
     assert runs.ngroups == 60 == curves["seed"].nunique()
     assert sorted(curves["learning_rate"].unique()) == script.LEARNING_RATES
     low, high = curves["learning_rate"].min(), curves["learning_rate"].max()
-    assert (low, high) == (MNIST_MLP["learning_rate"].low, MNIST_MLP["learning_rate"].high)
+    assert (low, high) == (script.MNIST_MLP["learning_rate"].low, script.MNIST_MLP["learning_rate"].high)
     assert curves[["valid_error", "test_error"]].stack().between(0, 0.2).all() and not curves.isna().any().any()
 
 
@@ -46,7 +45,7 @@ def test_every_method_searched_under_thirty_seeds_and_stayed_in_the_space_and_it
     assert searches.groupby("method", sort=False)["seed"].apply(list).to_dict() == {
         method: list(range(30)) for method in script.METHODS
     }
-    for name, distribution in MNIST_MLP.items():
+    for name, distribution in script.MNIST_MLP.items():
         assert searches[name].between(distribution.low, distribution.high).all()
     spent = searches.pivot(index="seed", columns="method", values="epochs_spent")
     assert (spent[script.MULTI_FIDELITY] <= script.BUDGET).all()

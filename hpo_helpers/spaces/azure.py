@@ -6,7 +6,7 @@ from typing import Any
 
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from hpo_helpers.spaces.wording import Space, items, keeping, refusing, say_each
+from hpo_helpers.spaces.wording import Space, keeping, refusing, say_each
 
 DIALECT = "Azure"
 TEXTS = "its categories are strings and numbers: write 'true' or 'none', and convert in the training script"
@@ -42,7 +42,7 @@ def from_azure(search_space: Mapping[str, Mapping[str, Any]]) -> Space:
         On normal distributions, choices within choices, and q-expressions without a counterpart in Optuna.
     """
     space = {}
-    for name, expression in items(search_space):
+    for name, expression in search_space.items():
         with refusing(f"Optuna cannot say {name!r}, {expression!r} of {DIALECT}"):
             space[name] = _read(expression)
     return space

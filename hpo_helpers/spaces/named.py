@@ -18,27 +18,6 @@ MNIST_CNN = {
     "dropout": FloatDistribution(0.0, 0.5),
 }
 
-#: The multilayer perceptron of `train_mnist`, with how long it is trained among what is searched.
-MNIST_MLP = {
-    "learning_rate": FloatDistribution(0.01, 0.2),
-    "epochs": IntDistribution(10, 50),
-}
-
-#: XGBoost, as Amazon SageMaker's algorithm of that name offers it for tuning.
-XGBOOST = {
-    "alpha": FloatDistribution(0, 1000),
-    "colsample_bylevel": FloatDistribution(0.1, 1),
-    "colsample_bytree": FloatDistribution(0.5, 1),
-    "eta": FloatDistribution(0.1, 0.5),
-    "gamma": FloatDistribution(0, 5),
-    "lambda": FloatDistribution(0, 1000),
-    "max_delta_step": IntDistribution(0, 10),
-    "max_depth": IntDistribution(0, 10),
-    "min_child_weight": FloatDistribution(0, 120),
-    "num_round": IntDistribution(1, 4000),
-    "subsample": FloatDistribution(0.5, 1),
-}
-
 
 def MNIST_MLP_13(trial: optuna.Trial) -> dict[str, Any]:
     """Suggest the 13 hyperparameters of ``data/mnist_mlp_13.py``; Adam has no ``momentum``."""

@@ -2,11 +2,10 @@
 
 import math
 from collections.abc import Mapping
-from numbers import Real
 
 from optuna.distributions import FloatDistribution, IntDistribution
 
-from hpo_helpers.spaces.wording import Space, items
+from hpo_helpers.spaces.wording import Space
 
 
 def to_unit_cube(space: Space, params: Mapping[str, float]) -> dict[str, float]:
@@ -14,22 +13,22 @@ def to_unit_cube(space: Space, params: Mapping[str, float]) -> dict[str, float]:
 
     A logarithmic range is measured on its logarithm.
 
-    ValueError if a value is missing or lies outside its range, or a range is not of numbers.
+    ValueError if a value lies outside its range, or a range is not of numbers.
     """
-    return {name: _to_unit(name, distribution, params) for name, distribution in items(space)}
+    return {name: _to_unit(name, distribution, params) for name, distribution in space.items()}
 
 
 def from_unit_cube(space: Space, places: Mapping[str, float]) -> dict[str, float]:
     """Say which value lies at each place, 0 to 1, of its range; whole numbers and steps are rounded to.
 
-    ValueError if a place is missing or lies outside [0, 1], or a range is not of numbers.
+    ValueError if a place lies outside [0, 1], or a range is not of numbers.
     """
-    return {name: _from_unit(name, distribution, places) for name, distribution in items(space)}
+    return {name: _from_unit(name, distribution, places) for name, distribution in space.items()}
 
 
 def _to_unit(name, distribution, params):
     low, high = _scaled_bounds(name, distribution)
-    value = _number(name, params)
+    value = params[name]
     if not distribution.low <= value <= distribution.high:
         raise ValueError(f"{name!r} must lie in [{distribution.low}, {distribution.high}], got {value!r}")
     if low == high:
@@ -39,7 +38,7 @@ def _to_unit(name, distribution, params):
 
 def _from_unit(name, distribution, places):
     low, high = _scaled_bounds(name, distribution)
-    place = _number(name, places)
+    place = places[name]
     if not 0 <= place <= 1:
         raise ValueError(f"the place of {name!r} must lie in [0, 1], got {place!r}")
     if place in (0, 1):  # exp(log(x)) need not be x
@@ -58,9 +57,3 @@ def _scaled_bounds(name, distribution):
         raise ValueError(f"{name!r} has no lower and upper bound, got {distribution!r}")
     scale = math.log if distribution.log else float
     return scale(distribution.low), scale(distribution.high)
-
-
-def _number(name, numbers):
-    if not isinstance(numbers, Mapping) or not isinstance(numbers.get(name), Real):
-        raise ValueError(f"{name!r} needs a number, got {numbers!r}")
-    return numbers[name]

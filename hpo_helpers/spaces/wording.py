@@ -16,19 +16,12 @@ def say_each(space: Space, dialect: str, say: Callable[[BaseDistribution], Any])
         advice = "write one space for each of its branches, and tune each of them"
         raise ValueError(f"{dialect} has no conditional search space, got the function {name!r}: {advice}")
     said = {}
-    for name, distribution in items(space):
+    for name, distribution in space.items():
         if not isinstance(distribution, BaseDistribution):
             raise ValueError(f"{name!r} must be a distribution of Optuna's, got {distribution!r}")
         with refusing(f"{dialect} cannot say {name!r}, {distribution!r}"):
             said[name] = say(distribution)
     return said
-
-
-def items(space: Any) -> list[tuple[str, Any]]:
-    """Return the names of a search space, each with what stands for it."""
-    if not isinstance(space, Mapping) or not all(isinstance(name, str) for name in space):
-        raise ValueError(f"a search space must be a dict of names, each with its range, got {space!r}")
-    return list(space.items())
 
 
 @contextmanager
