@@ -133,10 +133,7 @@ def _interpolator(table, space, method):
     n_rows = math.prod(shape[:-1])
     if len(table) != n_rows:
         raise ValueError(f"a full grid of these levels has {n_rows} rows, got {len(table)}")
-    axes = [
-        [to_unit_cube({name: space[name]}, {name: x})[name] for x in levels[name]]
-        for name in space
-    ]
+    axes = [[to_unit_cube({name: space[name]}, {name: x})[name] for x in levels[name]] for name in space]
     return RegularGridInterpolator(axes, _logarithms(table).reshape(shape), method=method)
 
 

@@ -144,11 +144,7 @@ def error_axis(ax: Axes) -> Axes:
     """Give errors between 0 and 1 a logarithmic axis in per cent."""
     ax.set_yscale("log")
     low, high = ax.get_ylim()
-    return _per_cent_ticks(ax, ERROR_TICKS if high > 5 * low else CLOSE_ERROR_TICKS)
-
-
-def _per_cent_ticks(ax, ticks):
-    low, high = ax.get_ylim()
+    ticks = ERROR_TICKS if high > 5 * low else CLOSE_ERROR_TICKS
     ax.set_yticks([tick for tick in ticks if low <= tick <= high])
     ax.set_yticks([], minor=True)
     ax.yaxis.set_major_formatter(_per_cent)

@@ -17,9 +17,8 @@ class Job:
     def __init__(self, request: Fields, arn: str) -> None:
         self.arn = arn
         self.name: str = request[f"{self.kind}Name"]
-        self.tags = {tag["Key"]: tag["Value"] for tag in request.get("Tags", [])}
         # What the service shows. Threads read it, so a change makes a new dict.
-        self.fields = {**request, f"{self.kind}Arn": arn, "CreationTime": now()}
+        self.fields = {"Tags": [], **request, f"{self.kind}Arn": arn, "CreationTime": now()}
         self.stopping = threading.Event()
         self.lock = threading.RLock()
         self.thread = threading.Thread(target=self.live, name=arn, daemon=True)
@@ -51,8 +50,7 @@ class Job:
 
     def record(self) -> Fields:
         """Return what is shown now; boto3 takes what belongs into each answer."""
-        tags = [{"Key": key, "Value": value} for key, value in self.tags.items()]
-        return {**self.fields, "Tags": tags}
+        return self.fields
 
 
 def now() -> datetime.datetime:
