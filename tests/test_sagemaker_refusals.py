@@ -225,19 +225,18 @@ def test_a_request_is_what_sagemaker_takes(launched):
     assert {tag["Key"] for tag in request["Tags"]} == tags
     definition = {"Name": "valid_error", "Regex": expression("valid_error")}
     assert request["AlgorithmSpecification"]["MetricDefinitions"] == [definition]
-    assert request["EnableManagedSpotTraining"] is False and "InputDataConfig" not in request
+    assert "InputDataConfig" not in request
     with pytest.raises(TypeError, match="x must be a number, a string, a list or a dict, got"):
         launched.submit({"x": object()}, 1)
 
 
 def test_every_request_fits_the_service_model(aws):
     model = aws.sagemaker.client.meta.service_model.operation_model("CreateTrainingJob").input_shape
-    launcher = SageMakerLauncher(role=ROLE, name="x" * 40, spot=True, max_run=900)
+    launcher = SageMakerLauncher(role=ROLE, name="x" * 40, max_run=900)
     request = launcher.training_job({}, 1, f"{launcher.run}-99999")
     assert list(violations(request, model)) == []
     assert list(violations({**request, "TrainingJobName": "a_b"}, model)) == ["a_b"]
-    assert request["EnableManagedSpotTraining"] is True
-    assert request["StoppingCondition"] == {"MaxRuntimeInSeconds": 900, "MaxWaitTimeInSeconds": 4500}
+    assert request["StoppingCondition"] == {"MaxRuntimeInSeconds": 900}
 
 
 def violations(value, shape):
@@ -286,24 +285,10 @@ def test_the_default_bucket_is_made_in_its_region_and_nobody_elses_is_used(aws, 
 # What is heard.
 
 
-def test_a_spot_instance_that_is_taken_away_costs_no_report_and_doubles_none(aws, launched, job, monkeypatch):
-    lines = [f"epoch={epoch} valid_error={0.6 - epoch / 10:.1f}" for epoch in (1, 2, 3)]
-    logs = fake_logs(aws, monkeypatch, {f"{job.name}/algo-1-1": lines[:2]})
-    status = {"TrainingJobStatus": "InProgress", "SecondaryStatus": "Training"}
-    monkeypatch.setattr(aws.sagemaker.client, "describe_training_job", lambda **request: dict(status))
-    launched.wait([job], 5)
-    launched.wait([job], 0.1)
-    assert [report.epoch for report in job.new_reports()] == [1, 2]
-    logs.add(f"{job.name}/algo-1-2", lines)  # it begins anew, and says again what it said
-    status.update(TrainingJobStatus="Completed", SecondaryStatus="Completed")
-    assert [report.epoch for report in finish(launched, job)] == [3]
-    assert job.status is JobStatus.COMPLETED
-
-
 @pytest.mark.parametrize(
     ("status", "more", "ended", "error"),
     [
-        ("Stopped", {"secondary": "MaxWaitTimeExceeded"}, "failed", "SageMaker has ended it: MaxWaitTime"),
+        ("Stopped", {"secondary": "MaxRuntimeExceeded"}, "failed", "SageMaker has ended it: MaxRuntime"),
         ("Stopped", {}, "stopped", None),
         ("Failed", {"FailureReason": "CapacityError: none left"}, "failed", "CapacityError: none left"),
     ],
@@ -363,7 +348,7 @@ def test_a_job_that_ends_early_is_waited_for_no_longer_than_lines_may_take(aws, 
 def test_a_report_is_never_made_before_its_job_nor_after_it_was_read(launched, job):
     start, now = job._time, time.time()
     for epoch, seconds in enumerate([now - 100, now + 100, now - 100], start=1):
-        job._report("stream", seconds, {"epoch": epoch, "valid_error": 0.1})
+        job._report(seconds, {"epoch": epoch, "valid_error": 0.1})
     first, second, third = [report.time for report in job._reports]
     assert start == first <= second == third <= launched.clock()
 
@@ -441,7 +426,7 @@ def test_every_line_is_read_once_and_none_is_lost(seed):
     logs, places, read = FakeLogs(random_state, texts), {}, []
     for _ in range(60):
         logs.grow()
-        read += [text for _, _, text in read_lines(logs, "job", places)]
+        read += [text for _, text in read_lines(logs, "job", places)]
     for stream, lines in texts.items():
         assert [text for text in read if text.startswith(stream)] == lines
     assert len(read) == sum(map(len, texts.values()))

@@ -10,16 +10,14 @@ Fields = dict[str, Any]
 FIELDS = set(
     """
     TrainingJobName RoleArn HyperParameters Environment Tags Key Value AlgorithmSpecification
-    TrainingImage TrainingInputMode MetricDefinitions Name Regex InputDataConfig ChannelName
-    ContentType DataSource S3DataSource S3DataType S3Uri S3DataDistributionType OutputDataConfig
-    S3OutputPath ResourceConfig InstanceType InstanceCount VolumeSizeInGB
-    EnableManagedSpotTraining StoppingCondition MaxRuntimeInSeconds MaxWaitTimeInSeconds
-    HyperParameterTuningJobName HyperParameterTuningJobConfig HyperParameterTuningJobObjective
-    Type MetricName Strategy RandomSeed TrainingJobEarlyStoppingType ResourceLimits
-    MaxNumberOfTrainingJobs MaxParallelTrainingJobs ParameterRanges IntegerParameterRanges
-    ContinuousParameterRanges CategoricalParameterRanges MinValue MaxValue ScalingType Values
-    TrainingJobDefinition DefinitionName StaticHyperParameters
-    Resource SearchExpression Filters Operator NameContains MaxResults NextToken
+    TrainingImage TrainingInputMode MetricDefinitions Name Regex InputDataConfig ChannelName ContentType
+    DataSource S3DataSource S3DataType S3Uri S3DataDistributionType OutputDataConfig S3OutputPath
+    ResourceConfig InstanceType InstanceCount VolumeSizeInGB StoppingCondition MaxRuntimeInSeconds
+    HyperParameterTuningJobName HyperParameterTuningJobConfig HyperParameterTuningJobObjective Type
+    MetricName Strategy RandomSeed TrainingJobEarlyStoppingType ResourceLimits MaxNumberOfTrainingJobs
+    MaxParallelTrainingJobs ParameterRanges IntegerParameterRanges ContinuousParameterRanges
+    CategoricalParameterRanges MinValue MaxValue ScalingType Values TrainingJobDefinition DefinitionName
+    StaticHyperParameters Resource SearchExpression Filters Operator NameContains MaxResults NextToken
     """.split()
 )
 #: Fields of which some values only are carried out.

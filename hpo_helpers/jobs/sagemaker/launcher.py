@@ -60,9 +60,6 @@ class SageMakerLauncher(Launcher):
         The container, of the same region; by default the last one with MXNet.
     bucket
         Of S3; by default ``sagemaker-hpo-REGION-ACCOUNT``, made if missing.
-    spot
-        Whether to use spare machines: cheaper, an hour's wait at most, and they may be
-        taken away. Then the job begins anew.
     max_run
         Seconds of running after which a job has failed. It may take 120 more to save
         what it has.
@@ -96,7 +93,6 @@ class SageMakerLauncher(Launcher):
         instance_type: str = "ml.m5.large",
         image_uri: str | None = None,
         bucket: str | None = None,
-        spot: bool = False,
         max_run: int = 600,
         max_jobs: int = 50,
         price_per_hour: float | None = None,
@@ -114,8 +110,6 @@ class SageMakerLauncher(Launcher):
         self._max_jobs = positive("max_jobs", max_jobs)
         limits = {"MaxRuntimeInSeconds": positive("max_run", max_run)}
         self._ceiling = request.ceiling(max_jobs, max_run, price_per_hour)
-        if spot:
-            limits["MaxWaitTimeInSeconds"] = max_run + 3600
         self._clients = connect()
         self.bucket = bucket or self._clients.bucket
         folder = f"{name}/{orphans.owner()}/{self.run}"
@@ -129,7 +123,6 @@ class SageMakerLauncher(Launcher):
             "OutputDataConfig": {"S3OutputPath": f"s3://{self.bucket}/{folder}/output"},
             "ResourceConfig": machine,
             "StoppingCondition": limits,
-            "EnableManagedSpotTraining": spot,
             "Tags": orphans.tags_of(name, self.run),
         }
         self._n_started = 0
@@ -247,7 +240,7 @@ class SageMakerJob(Job):
         self._is_created = False
         self._due = self._over_at = 0.0
         self._places: Places = {}
-        self._epochs: dict[str, int] = {}  # by stream: restarted, it counts anew
+        self._epoch = 0  # of its last report
         self._time = launcher.clock()  # of its last report, at first of its start
         self._failure: str | None = None  # in what it printed
         self._output: collections.deque[str] = collections.deque(maxlen=10)  # its last lines
@@ -266,37 +259,32 @@ class SageMakerJob(Job):
         self._due = time.monotonic()
         sagemaker, logs = self._clients.sagemaker, self._clients.logs
         found = sagemaker.describe_training_job(TrainingJobName=self.name)
-        for stream, seconds, line in read_lines(logs, self.name, self._places):
+        for seconds, line in read_lines(logs, self.name, self._places):
             self._output.append(line[-400:])  # of a progress bar, the end
             metrics = parse_line(line)
             if self._metric in metrics and not (self._failure or self._silent):
-                self._report(stream, seconds, metrics)
+                self._report(seconds, metrics)
         if found["TrainingJobStatus"] not in ("Completed", "Failed", "Stopped"):
             return
         self.description, self._over_at = found, self._over_at or self._due
         if not self._may_say_more():
             self._launcher._let_go(self, *self._outcome())
 
-    def _report(self, stream, seconds, metrics):
+    def _report(self, seconds, metrics):
         age = max(0.0, time.time() - seconds)
         self._time = max(self._time, self._launcher.clock() - age)
         try:
-            previous = self._epochs.get(stream, 0)
-            report = make_report(metrics, self._metric, previous, self._time)
+            report = make_report(metrics, self._metric, self._epoch, self._time)
         except ValueError as error:
             self._failure = f"ValueError: {error}"
             orphans.stop_job(self._clients.sagemaker, self.name)
             return
-        if report.epoch > self._last_epoch():
-            self._reports.append(report)
-        self._epochs[stream] = report.epoch
-
-    def _last_epoch(self):
-        return max(self._epochs.values(), default=0)
+        self._reports.append(report)
+        self._epoch = report.epoch
 
     def _may_say_more(self):
         """Whether its last lines may be on their way."""
-        if self._silent or self._failure or self._last_epoch() >= self.epochs:
+        if self._silent or self._failure or self._epoch >= self.epochs:
             return False
         ended_well = self.description["TrainingJobStatus"] == "Completed"
         return ended_well and time.monotonic() < self._over_at + LATE_SECONDS

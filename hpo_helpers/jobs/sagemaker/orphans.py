@@ -90,4 +90,3 @@ def _is_alive(job):
         return abs(process.create_time() - float(started)) <= 2
     except psutil.NoSuchProcess:
         return False
-

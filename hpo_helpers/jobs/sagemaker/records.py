@@ -133,7 +133,7 @@ def _delete(clients, kind, name):
 
 
 def _last(lines, metric):
-    values = [parse_line(text).get(metric) for _, _, text in lines]
+    values = [parse_line(text).get(metric) for _, text in lines]
     numbers = [value for value in values if isinstance(value, (int, float))]
     return numbers[-1] if numbers else float("nan")
 

@@ -28,16 +28,15 @@ def search(sagemaker: Any, operator: str, kind: str = "TrainingJob", **values: s
     return listed(sagemaker, "search", f"Results[].{kind}", **where)
 
 
-def read_lines(logs: Any, job: str, places: Places) -> Iterator[tuple[str, float, str]]:
-    """Yield the new lines of a job, each once: stream, seconds since 1970, text.
+def read_lines(logs: Any, job: str, places: Places) -> Iterator[tuple[float, str]]:
+    """Yield the new lines of a job, each once: seconds since 1970, text.
 
-    It has a stream for each time that it was started, as a spot instance may be taken
-    away. `places` is empty at first, and kept up to date.
+    `places` is empty at first, and kept up to date.
     """
     streams = {"logGroupName": GROUP, "logStreamNamePrefix": f"{job}/"}
     for stream in listed(logs, *STREAMS, **streams):
         for event in _read_stream(logs, stream, places):
-            yield stream, event["timestamp"] / 1000, event["message"]
+            yield event["timestamp"] / 1000, event["message"]
 
 
 def _read_stream(logs, stream, places):
