@@ -31,7 +31,7 @@ class ProgressBar(Bar):
         super().__init__(enabled=enabled, total=total, desc="tuning", bar_format=shape)
 
     def show(self, n_finished: int, seconds: float, incumbent: float | None) -> None:
-        """Draw the bar anew, at most ten times a second: in a replay drawing would take longer than all else."""
+        """Draw the bar anew, ten times a second at most, as that takes longer than a replay does."""
         self.n = min(n_finished if self._counts_trials else seconds, self.total)
         if incumbent is not None:
             self.set_postfix_str(f"incumbent {incumbent:.4g}", refresh=False)

@@ -18,11 +18,9 @@ MAY_KNOW = {
     "mxnet_compat": set(),
     "journal": set(),
     "progress": set(),
-    "grid": {"resuming"},
     "comparing": {"jobs", "progress", "resuming", "tuning"},
     "policies": set(),
     "resuming": set(),
-    "replay_mnist": {"curves", "spaces", "train_mnist"},
     "train_mnist": {"mxnet_compat", "datasets"},
     "train_mnist_torch": {"datasets"},
     "live": {"jobs", "jobs.cluster", "jobs.local", "train_mnist", "train_mnist_torch"},
@@ -38,7 +36,7 @@ MAY_KNOW = {
     "report": set(),
     "gaussian_process": set(),
     "evolution": {"jobs", "spaces", "tuning"},
-    "tuning": {"grid", "jobs", "progress", "resuming"},
+    "tuning": {"jobs", "progress", "resuming"},
     "__main__": {"datasets"},
 }
 #: What these are for is to use such a library.
