@@ -21,6 +21,7 @@ MAY_KNOW = {
     "comparing": {"jobs", "progress", "resuming", "tuning"},
     "policies": set(),
     "resuming": set(),
+    "replay_mnist": {"curves", "spaces", "train_mnist"},
     "train_mnist": {"mxnet_compat", "datasets"},
     "train_mnist_torch": {"datasets"},
     "live": {"jobs", "jobs.cluster", "jobs.local", "train_mnist", "train_mnist_torch"},
