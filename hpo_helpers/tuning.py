@@ -15,7 +15,7 @@ from optuna.pruners import HyperbandPruner
 from optuna.samplers import GridSampler
 from optuna.trial import Trial, TrialState
 
-from hpo_helpers import resuming
+from hpo_helpers import resuming, ties  # noqa: F401 (ties changes Optuna's TPE)
 from hpo_helpers.jobs import Job, JobStatus, Launcher, positive
 from hpo_helpers.progress import ProgressBar
 

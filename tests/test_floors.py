@@ -12,7 +12,8 @@ PACKAGE = Path(__file__).parents[1] / "hpo_helpers"
 
 #: What each module may import of this package. The files of a launcher count as one module.
 MAY_KNOW = {
-    "spaces": set(),
+    "ties": set(),
+    "spaces": {"ties"},
     "datasets": set(),
     "plotting": set(),
     "mxnet_compat": set(),
@@ -37,7 +38,7 @@ MAY_KNOW = {
     "report": set(),
     "gaussian_process": set(),
     "evolution": {"jobs", "spaces", "tuning"},
-    "tuning": {"jobs", "progress", "resuming"},
+    "tuning": {"jobs", "progress", "resuming", "ties"},
     "__main__": {"datasets"},
 }
 #: What these are for is to use such a library.

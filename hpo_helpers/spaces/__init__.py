@@ -4,7 +4,7 @@ Each dialect has a function from a dict of Optuna distributions to what that sys
 What a dialect cannot say is a ValueError; nothing is rounded or left out in silence.
 """
 
-from hpo_helpers.spaces import ties  # noqa: F401 (changes Optuna's TPE)
+from hpo_helpers import ties  # noqa: F401 (changes Optuna's TPE)
 from hpo_helpers.spaces.azure import from_azure, to_azure
 from hpo_helpers.spaces.named import MNIST_CNN, MNIST_MLP_13
 from hpo_helpers.spaces.sagemaker import to_sagemaker
