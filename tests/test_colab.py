@@ -96,7 +96,8 @@ def execute(notebook: NotebookNode, python: Path, folder: Path) -> None:
         def _the_runtime_alone(self) -> KernelSpecManager:
             return KernelSpecManager(kernel_dirs=[str(kernel.parent)], ensure_native_kernel=False)
 
-    client = NotebookClient(notebook, kernel_manager_class=KernelOfTheRuntime, kernel_name="python3", timeout=600)
+    settings = {"kernel_name": "python3", "timeout": 600, "coalesce_streams": True}
+    client = NotebookClient(notebook, kernel_manager_class=KernelOfTheRuntime, **settings)
     client.execute(cwd=str(folder))
 
 

@@ -50,9 +50,8 @@ def concerned(cells):
         made, used = names_of(cell)
         needs.append({makers[name] for name in used if name in makers})
         makers |= dict.fromkeys(made, n)
-    chosen = {n for n, cell in enumerate(cells) if re.search(r"find_train\(|(if|else) .*HAS_MXNET", cell.source)}
-    for n in range(len(cells)):
-        chosen |= {n} if needs[n] & chosen else set()
+    asks = {n for n, cell in enumerate(cells) if re.search(r"find_train\(|(if|else) .*HAS_MXNET", cell.source)}
+    chosen = asks | {n for n, used in enumerate(needs) if used & asks}
     for n in reversed(range(len(cells))):
         chosen |= needs[n] if n in chosen else set()
     return [cells[n] for n in sorted(chosen)]
