@@ -1,4 +1,4 @@
-"""Half a classroom has Windows or Apple silicon: there every lesson runs to its end, on what was recorded."""
+"""Half a classroom has Windows or Apple silicon: there what a lesson trains elsewhere is what was recorded."""
 
 import ast
 import asyncio
