@@ -89,6 +89,7 @@ class SMACSampler(optuna.samplers.BaseSampler):
 if __name__ == "__main__":
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     course.METHODS["SMAC"] = course.Method(SMACSampler)
+    course.WHOLE = WHOLE  # what is merged is not trained again
     jobs = [("SMAC", seed) for seed in course.GATE]
     if "--merge" in sys.argv:
         runs = course.whole_runs()
