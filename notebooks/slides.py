@@ -1,6 +1,7 @@
 """Cut a lesson into slides, out of its own cells and figures; ``make site`` puts them beside the lesson's page.
 
-A slide shows of a paragraph what one would say first: its beginning, and what defines a term or leads to what follows. A question to predict an answer stands alone. Code, outputs, lists and tables stay whole.
+A slide shows of a paragraph what one would say first: its beginning, and what defines a term or leads to what
+follows. A question to predict an answer stands alone. Code, outputs, lists and tables stay whole.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 
 from bs4 import BeautifulSoup, Tag
 from nbformat import NotebookNode
+from publish import SETUP_CELL_ID
 from rendering import render_output, render_source
 
 #: Lines of text that a slide has room for, and how many of its letters one of them holds.
@@ -64,7 +66,7 @@ def find_blocks(cells: Iterable[Tag | NotebookNode]) -> Iterator[Block | str]:
 
 def imports_only(cell: NotebookNode) -> bool:
     """Whether a code cell prepares the lesson and shows nothing: the setup for Colab, and the imports."""
-    return cell.source.startswith(("# On a fresh Colab", "import ", "from ")) and not cell.outputs
+    return cell.id == SETUP_CELL_ID or (cell.source.startswith(("import ", "from ")) and not cell.outputs)
 
 
 def blocks_of_text(part: Tag) -> Iterator[Block]:
@@ -97,8 +99,8 @@ def say(paragraph: str) -> str:
     """Return the sentences of a paragraph that a slide shows."""
     sentences = SENTENCE_ENDS.split(paragraph)
     shown = sentences[:1]
-    for sentence in sentences[1:]:
-        is_beginning = len(" ".join(shown).split()) < WORDS and sentence.startswith(sentences[len(shown)])
+    for number, sentence in enumerate(sentences[1:], start=1):
+        is_beginning = number == len(shown) and len(" ".join(shown).split()) < WORDS
         if is_beginning or "<em>" in sentence or (sentence is sentences[-1] and sentence.endswith(":")):
             shown.append(sentence)
     return " ".join(shown)

@@ -1,10 +1,12 @@
 """The loop that drives every optimizer of benchmarks/peers.py, without any of them installed."""
 
 import math
+import re
 import sys
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -109,3 +111,26 @@ def test_only_what_stands_between_the_marks_is_written_anew(tmp_path):
 
 def test_the_series_and_its_peers_have_the_same_workers_and_epochs():
     assert (driving.N_WORKERS, driving.EPOCHS) == (methods.N_WORKERS, methods.EPOCHS)
+
+
+def test_the_readme_says_what_its_tables_say() -> None:
+    text = (BENCHMARKS / "README.md").read_text(encoding="utf-8")
+    made = text.partition("<!-- made by peers.py: begin -->")[2]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in made.splitlines() if line.count("|") == 7]
+    means = [row for row in rows if re.match(r"[\d.]+ ±", row[2])]
+    mean = {row[0]: [float(cell.split()[0]) for cell in row[2:]] for row in means[: len(means) // 2]}  # time charged
+    less = {row[0]: row[2:] for row in rows if " to " in row[2]}
+    assert mean["random search"][0] == 3.09 and mean["TPE + Hyperband"][3] == min(each[3] for each in mean.values()) == 3.0
+    assert [name for name, cells in less.items() if any("**" in cell for cell in cells)] == ["DEHB"] and "**" in less["DEHB"][3]
+    for name in ("TPE + Hyperband", "Ray Tune ASHA + OptunaSearch"):
+        difference, low, high = map(float, re.findall(r"[-+][\d.]+", less[name][3]))
+        assert difference == -0.11 and low < 0 < high and round(0.715 * (high - low), 1) == 0.2 and mean[name][3] == 3.0
+    assert all(3.5 < mean[name][0] < 4.85 for name in ("SMAC", "SMAC, 5 initial", "DEHB"))
+
+
+def test_smac_spent_on_the_second_problem_what_the_other_methods_did() -> None:
+    table = pd.read_csv(BENCHMARKS / "peers" / "mlp_13_smac.csv.gz")
+    last = table.groupby(["seed", "network_seed", "state"])["epoch"].max().reset_index()
+    searched = last[last["state"] != "refit"].groupby("seed")["epoch"].sum()
+    assert (searched == 1350).all() and "Five of ten runs" in (BENCHMARKS / "README.md").read_text(encoding="utf-8")
+    assert len(searched) == 5 and (last[last["state"] == "refit"].groupby("seed").size() == 5).all()

@@ -218,6 +218,8 @@ def test_slides_hold_every_figure_of_their_lesson_fit_the_wall_and_turn_by_keys(
         for width, height in ((1280, 720), (1024, 768), (1920, 1080)):
             page.show_at(width, height=height)
             assert page.run(CRAMPED) == [], f"{path.name} at {width} x {height}"
+    n_slides = [len(soups[site / "notebooks" / f"{lesson.stem}-slides.html"].select("section")) for lesson in LESSONS]
+    assert 45 < sum(n_slides) / len(n_slides) < 55, "notebooks/README.md says: about fifty"
     for key, slide in (("PageDown", 1), ("ArrowRight", 2), ("ArrowLeft", 1)):
         page.call("Input.dispatchKeyEvent", type="keyDown", key=key)
         page.wait_for(f"Math.abs(scrollY - {slide} * innerHeight) < 2")

@@ -18,6 +18,7 @@ from hpo_helpers import resuming
 from hpo_helpers.comparing import anytime, reports
 from hpo_helpers.jobs import make_report
 from hpo_helpers.jobs.replay import ReplayLauncher
+from hpo_helpers.progress import ProgressBar
 from hpo_helpers.tuning import tune
 
 SPACE = {"x": FloatDistribution(0.0, 1.0)}
@@ -408,3 +409,15 @@ def test_hyperband_on_a_study_without_a_name_warns():
 def test_what_is_no_report_is_refused(metrics, message):
     with pytest.raises(ValueError, match=message):
         make_report(metrics, "valid_error", previous_epoch=3, time=0.0)
+
+
+def test_progress_is_drawn_at_most_ten_times_a_second(monkeypatch, capsys):
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    begun = time.monotonic()
+    with ProgressBar(10, None) as bar:
+        for _ in range(1000):
+            bar.show(5, 0.0, 0.1)
+        time.sleep(0.11)
+        bar.show(6, 0.0, 0.1)
+    drawn = capsys.readouterr().err
+    assert "6/10 trials, incumbent 0.1" in drawn and drawn.count("\r") < 4 + 10 * (time.monotonic() - begun)
