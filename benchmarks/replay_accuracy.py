@@ -6,12 +6,15 @@ Two ways to answer are compared, the nearest configuration of the grid and inter
 how far their validation errors are from the trained ones, and how well they rank the configurations.
 """
 
+import functools
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 
-from hpo_helpers.curves import RecordedCurves
+from hpo_helpers.curves import cnn_curves
 from hpo_helpers.datasets import load_curves
-from hpo_helpers.spaces import MNIST_CNN
+from hpo_helpers.spaces import MNIST_CNN, to_unit_cube
 
 EPOCHS = (1, 3, 9, 27)
 
@@ -25,14 +28,29 @@ def accuracy() -> pd.DataFrame:
     """Return a row for each way to answer and each of some epochs."""
     trained = load_curves("mnist_cnn_81_curves")
     rows = []
-    for way in ("nearest", "linear"):
-        answers = answer_all(RecordedCurves(method=way), trained)
+    for way, answer in (("nearest", answer_nearest), ("linear", cnn_curves())):
+        answers = answer_all(answer, trained)
         for epoch in EPOCHS:
             rows.append({"way": way, "epoch": epoch, **deviation(answers, trained, epoch)})
     return pd.DataFrame(rows)
 
 
-def answer_all(curves: RecordedCurves, trained: pd.DataFrame) -> pd.DataFrame:
+def answer_nearest(params: dict[str, float]) -> list[dict[str, float]]:
+    """Return the curve of the nearest configuration of the grid, on each hyperparameter's scale."""
+    nearest = {}
+    for name, recorded in levels().items():
+        place = functools.partial(to_unit_cube, {name: MNIST_CNN[name]})
+        nearest[name] = min(recorded, key=lambda level: abs(place({name: level})[name] - place(params)[name]))
+    return cnn_curves()(nearest)
+
+
+@functools.cache
+def levels() -> dict[str, np.ndarray]:
+    """Return the recorded values of each hyperparameter."""
+    return {name: load_curves()[name].unique() for name in MNIST_CNN}
+
+
+def answer_all(curves: Callable, trained: pd.DataFrame) -> pd.DataFrame:
     configurations = trained.drop_duplicates("configuration").set_index("configuration")[list(MNIST_CNN)]
     tables = {number: pd.DataFrame(curves(row.to_dict())) for number, row in configurations.iterrows()}
     return pd.concat(tables, names=["configuration"]).reset_index("configuration")

@@ -9,33 +9,17 @@ import re
 import nbformat
 from notebook_files import NOTEBOOKS, publisher
 
-from hpo_helpers.curves import NoisyCurves, RecordedCurves, cnn_curves
-from hpo_helpers.spaces import MNIST_CNN, to_unit_cube
-
-
-class PreparedCurves(RecordedCurves):
-    """The curves of configurations that are known beforehand: interpolated in one go, to the same digits."""
-
-    def __init__(self, configurations):
-        points = [list(to_unit_cube(MNIST_CNN, params).values()) for params in configurations]
-        known = zip(points, cnn_curves()._interpolate(points), strict=True)
-        self._known = {tuple(point): logarithms for point, logarithms in known}
-
-    def _logarithms(self, params):
-        return self._known[tuple(to_unit_cube(MNIST_CNN, params).values())]
+from hpo_helpers.curves import NoisyCurves, cnn_curves
 
 
 def ends(configurations):
     """Return the last metrics of each configuration's curve, without noise."""
-    curves = PreparedCurves(configurations)
-    return [curves(params)[-1] for params in configurations]
+    return [cnn_curves()(params)[-1] for params in configurations]
 
 
 def noisy_ends(configurations, seeds):
     """Return the last metrics of each configuration's curve, each disturbed by a seed."""
-    curves = PreparedCurves(configurations)
-    pairs = zip(configurations, seeds, strict=True)
-    return [NoisyCurves(seed, curves=curves)(params)[-1] for params, seed in pairs]
+    return [NoisyCurves(seed)(params)[-1] for params, seed in zip(configurations, seeds, strict=True)]
 
 
 def drawn(sampler, space):

@@ -8,9 +8,10 @@ import numpy as np
 import optuna
 import pandas as pd
 import pytest
-from claims import PreparedCurves, claimed, ends, lesson_text, noisy_ends
+from claims import claimed, ends, lesson_text, noisy_ends
 from scipy.stats import qmc
 
+from hpo_helpers.curves import cnn_curves
 from hpo_helpers.datasets import load_curves
 from hpo_helpers.spaces import MNIST_CNN, from_unit_cube
 
@@ -120,8 +121,7 @@ def pool():
     """1,500 random configurations: rank by the error without noise, errors with it, seconds."""
     points = np.random.default_rng(99).uniform(size=(1500, 5))
     trials = configurations(points, list(MNIST_CNN))
-    curves = PreparedCurves(trials)
-    seconds = [sum(epoch["seconds"] for epoch in curves(params)) for params in trials]
+    seconds = [sum(epoch["seconds"] for epoch in cnn_curves()(params)) for params in trials]
     rank = pd.Series([metrics["valid_error"] for metrics in ends(trials)]).rank(pct=True)
     table = {"rank": rank, "seconds": seconds}
     for seed in range(90, 94):
