@@ -3,11 +3,13 @@
     make peers                                                # sets .venv/peers-smac up
     .venv/peers-smac/bin/pip install graphviz requests
     .venv/peers-smac/bin/pip install --no-deps mxnet
-    HPO_HELPERS_MNIST=/folder/of/the/four/files .venv/peers-smac/bin/python benchmarks/peers/record_mlp_13_smac.py
+    export PYTHONHASHSEED=0 HPO_HELPERS_MNIST=/folder/of/the/four/files
+    .venv/peers-smac/bin/python benchmarks/peers/record_mlp_13_smac.py
 
 Its black-box facade, a random forest with log expected improvement, with its defaults: 12 Sobol points, then the model.
-It knows that Adam has no momentum. Runs, refits and files are those of ``data/record_mlp_13.py``, interruptions too;
-``--merge`` writes what is whole into ``benchmarks/peers/mlp_13_smac.csv.gz``.
+It knows that Adam has no momentum. Runs, refits and files are those of ``data/record_mlp_13.py``; ``--merge`` writes
+what is whole into ``benchmarks/peers/mlp_13_smac.csv.gz``. What SMAC proposes depends on PYTHONHASHSEED too: under
+another one an interrupted run does not go on, and says so. (Half of the runs were recorded before that was found.)
 """
 
 from __future__ import annotations
