@@ -16,6 +16,9 @@ export PYTHON PYTHON_IS REPOSITORY
 # What an environment is made from; it is made anew when any of this has changed.
 MADE_FROM := { pwd; echo "$$PYTHON_IS"; cat pyproject.toml constraints.txt; }
 
+# Two lessons, or tests, at a time: threads of both on the same processors would wait for each other, and spin.
+run test outputs: export OMP_NUM_THREADS ?= 1
+
 .DEFAULT_GOAL := help
 .PHONY: run test lab outputs site publish curves record bench dist peers help clean environment
 

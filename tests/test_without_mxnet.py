@@ -82,7 +82,8 @@ def test_lesson_08_runs_its_folds_and_its_workers_where_no_process_can_fork(tmp_
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(path.parents[1])]))
     notebook = nbformat.read(path, as_version=4)
     ids = [cell.id for cell in notebook.cells]
-    notebook.cells = [*notebook.cells[: ids.index("workers-check") + 1], notebook.cells[ids.index("rehearse")]]
+    kept = [*notebook.cells[: ids.index("workers-check") + 1], notebook.cells[ids.index("rehearse")]]
+    notebook.cells = [cell for cell in kept if cell.id not in ("truth", "loop", "five-best", "picture")]  # more of the same
     before = {cell.id: comparison.printed(cell.outputs) for cell in runner.code_cells(notebook)}
     outcome = asyncio.run(execute(notebook, path))
     assert outcome.failure is None

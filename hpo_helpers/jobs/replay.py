@@ -46,6 +46,7 @@ class ReplayLauncher(Launcher):
         self._curves = curves
         self._fixed = check_fixed(fixed)
         self._now = 0.0
+        self._seen: float | None = None  # the moment up to which all that happens has happened
 
     def clock(self) -> float:
         """Return the virtual seconds since this launcher was made."""
@@ -63,6 +64,7 @@ class ReplayLauncher(Launcher):
         job = ReplayJob(self, next(self._ids), params, epochs)
         job._play(self._curves(configuration))
         self._running[job.id] = job
+        self._seen = None  # it may fail at once
         return job
 
     def close(self) -> None:
@@ -71,6 +73,8 @@ class ReplayLauncher(Launcher):
             job.stop()
 
     def _poll(self, timeout=0):
+        if timeout == 0 and self._now == self._seen:
+            return
         jobs = list(self._running.values())
         if timeout != 0:
             times = [job._next_time() for job in jobs]
@@ -78,6 +82,7 @@ class ReplayLauncher(Launcher):
             self._now = max(self._now, until)
         for job in jobs:
             job._happen()
+        self._seen = self._now
 
 
 class ReplayJob(Job):
