@@ -76,8 +76,8 @@ RANGES: dict[str, dict[str, dict[str, tuple[float, float]]]] = {
     },
     "12_azure_sweeps": {
         "azure-live": {
-            r"(\d+) child runs": (2, 8),
-            r"(\d+) canceled": (0, 7),
+            r"(\d+) child runs": (2, 6),
+            r"(\d+) canceled": (0, 5),
             r"Best validation error: ([\d.]+)%": (1, 30),
         }
     },

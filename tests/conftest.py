@@ -18,6 +18,15 @@ ALLOWED_SKIPS: dict[str, str] = {
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+#: They take longest, so they begin first: else a processor is idle in the end.
+FIRST = ("test_train_mnist_torch.py", "test_colab.py", "test_without_mxnet.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put first what takes longest."""
+    items.sort(key=lambda item: item.path.name not in FIRST)
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Fail a run in which a test was skipped that may not be."""
     if find_forbidden_skips(session.config) and session.exitstatus == pytest.ExitCode.OK:

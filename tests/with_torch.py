@@ -98,7 +98,7 @@ def test_where_mxnet_is_missing_and_nothing_forks_a_lesson_trains_by_the_twin(le
     notebook = nbformat.read(path, as_version=4)
     kept = {cell.id: cell for cell in runner.code_cells(notebook)}
     notebook.cells = [kept[name] for name in ("80420446", *cells)]
-    short = kept[cells[1]].source.replace("epochs=9)", "epochs=2)").replace("timeout=25", "n_trials=2")
+    short = kept[cells[1]].source.replace("epochs=9", "epochs=2").replace("timeout=25", "n_trials=2")
     kept[cells[1]].source = short
     kept[cells[2]].source += "\nprint(type(launcher).__name__)" if lesson == "05" else ""
 
