@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from claims import lesson_text
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 sys.path[:0] = [str(BENCHMARKS), str(BENCHMARKS / "peers")]
@@ -137,14 +138,28 @@ def test_smac_spent_on_the_second_problem_what_the_other_methods_did() -> None:
     assert (last[last["state"] == "refit"].groupby("seed").size() == 5).all()
 
 
-def test_the_page_says_what_smac_found_on_the_second_problem() -> None:
-    page = (BENCHMARKS / "README.md").read_text(encoding="utf-8")
-    for name, row in mlp_13.beside_smac().iterrows():
+def test_pages_and_lesson_06_say_what_eight_methods_found_on_the_second_problem() -> None:
+    page, datasheet = (" ".join((BENCHMARKS.parent / name / "README.md").read_text(encoding="utf-8").split()) for name in ("benchmarks", "data"))
+    table = mlp_13.beside_smac()
+    for name, row in table.iterrows():
         assert f"| {name} | {row['test error']:.2f} ± {row['standard error']:.2f} | " in page
         less = "{difference:+.2f} ({low:+.2f} to {high:+.2f}) | {p_adjusted:.3f} | {detectable:.2f} |".format(**row)
-        assert name == "random" or (less in page and row["verdict"] == "better")
+        assert name == "random" or less in page
+    assert (table["high"].dropna() < 0).all()
+    better = ["Gaussian process", "multivariate TPE + Hyperband", "random + successive halving", "univariate TPE"]
+    assert sorted(table.index[table["verdict"] == "better"]) == better
     from_smac = mlp_13.differences(mlp_13.with_smac(), "SMAC").drop(index="random")
     assert set(from_smac["verdict"]) == {"no difference"}
     largest = from_smac.loc[from_smac["difference"].abs().idxmax()]
     assert largest.name == "Gaussian process"
-    assert "{difference:.2f} ({low:+.2f} to {high:+.2f}), where {detectable:.2f} could".format(**largest) in " ".join(page.split())
+    assert "{difference:.2f} ({low:+.2f} to {high:+.2f}), where {detectable:.2f} could".format(**largest) in page
+    twins = mlp_13.with_smac()[["multivariate TPE", "univariate TPE"]]
+    row = mlp_13.differences(twins, "multivariate TPE").iloc[0]
+    said = f"{-row['difference']:.2f} points below multivariate TPE ({row['low']:.2f} to {row['high']:+.2f})"
+    assert f"{said}; asked alone, {row['detectable']:.2f} could" in page
+    error, p = table["test error"], table["p_adjusted"]
+    assert f"same seeds: {error['univariate TPE']:.2f} % and {error['CMA-ES']:.2f} %" in datasheet
+    lesson = lesson_text("06_comparing_methods")
+    found = f"univariate TPE found {error['univariate TPE']:.1f} %, the package SMAC3 {error['SMAC']:.1f} %, CMA-ES {error['CMA-ES']:.1f} %"
+    assert found in lesson and f"TPE's has *p* = {p['multivariate TPE']:.3f}, SMAC3's and CMA-ES's {p['SMAC']:.3f}" in lesson
+    assert p["SMAC"] == p["CMA-ES"]
